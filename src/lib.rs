@@ -1,0 +1,14 @@
+//! Pointsman: a control plane that lets `JupyterHub` route through Traefik.
+//!
+//! The rooms, in reading order. `ARCHITECTURE.md` is the map; `tests/architecture.rs` holds the direction of imports.
+
+pub mod route;
+
+pub mod store;
+
+pub mod traefik;
+
+pub mod control;
+
+pub mod clock;
+pub mod lifecycle;

@@ -1,0 +1,1 @@
+//! What we know about Traefik: how a routing table is written in its dynamic configuration.
