@@ -126,6 +126,10 @@ struct Record {
 }
 
 /// Writes the record of a route.
+///
+/// # Panics
+///
+/// Never: a record is made of text, numbers and JSON values, which can always be written.
 #[must_use]
 pub fn encode(route: &Route) -> Vec<u8> {
     let record = Record {

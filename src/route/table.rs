@@ -1,6 +1,7 @@
 //! `RouteTable`: all routes at one moment.
 
 use std::collections::BTreeMap;
+use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
 
 use super::{Route, RouteSpec};
@@ -38,6 +39,15 @@ impl RouteTable {
     #[must_use]
     pub fn above(&self, spec: &RouteSpec) -> Option<&Arc<Route>> {
         spec.parent().and_then(|parent| self.lookup(&parent))
+    }
+
+    /// The routes strictly below `spec`.
+    pub fn below<'a>(&'a self, spec: &'a RouteSpec) -> impl Iterator<Item = &'a Arc<Route>> {
+        self.routes
+            .range::<RouteSpec, _>((Excluded(spec), Unbounded))
+            .map(|(_, route)| route)
+            .skip_while(|route| route.spec.as_str().starts_with(spec.as_str()) && !spec.covers(route.spec.as_str()))
+            .take_while(|route| spec.covers(route.spec.as_str()))
     }
 
     /// All routes, ordered by prefix.
@@ -96,6 +106,18 @@ mod tests {
         assert_eq!(at("/user/jane/x"), Some("/user/jane"));
         assert_eq!(at("/user/ja/x"), Some("/user/ja"));
         assert_eq!(at("/user/janet"), Some("/"));
+    }
+
+    #[test]
+    fn below_means_whole_segments() {
+        let table = table(&["/", "/user/ja", "/user/ja-n", "/user/ja/a", "/user/ja/b/c", "/user/jane"]);
+        let below = |path: &str| -> Vec<_> {
+            let spec = RouteSpec::from_decoded(path).expect("valid");
+            table.below(&spec).map(|r| r.spec.as_str().to_owned()).collect()
+        };
+        assert_eq!(below("/user/ja"), ["/user/ja/a", "/user/ja/b/c"]);
+        assert_eq!(below("/user/jane"), Vec::<String>::new());
+        assert_eq!(below("/").len(), 5);
     }
 
     #[test]
