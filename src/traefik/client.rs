@@ -1,0 +1,140 @@
+//! One Traefik's API over HTTP: which marker it serves, which version it is, how many of its routers are broken.
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use serde::Deserialize;
+use url::Url;
+
+use super::fixed::{MARKER_HEADER, MARKER_MIDDLEWARE};
+use super::marker::Marker;
+
+/// How long one question may take.
+const TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Asks one Traefik.
+#[derive(Debug, Clone)]
+pub struct TraefikClient {
+    http: reqwest::Client,
+    base: Url,
+}
+
+/// Why a Traefik gave no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody listens on its address: it serves no user either.
+    #[error("nobody listens there")]
+    Refused,
+    /// It can't be reached, is too slow, or answers nonsense.
+    #[error("{0}")]
+    Silent(String),
+}
+
+/// What `/api/overview` counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct Counts {
+    /// All of a kind.
+    pub total: u64,
+    /// Those that don't work.
+    pub errors: u64,
+}
+
+/// What `/api/overview` says, as far as we look.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Overview {
+    /// HTTP routers.
+    pub routers: Counts,
+    /// The names of the active providers.
+    pub providers: Vec<String>,
+}
+
+impl TraefikClient {
+    /// A client for the API at `base`, such as `http://10.0.0.5:8099`; user and password in it are sent along.
+    pub fn new(base: Url) -> Result<Self, ClientError> {
+        let http = reqwest::Client::builder()
+            .timeout(TIMEOUT)
+            .connect_timeout(TIMEOUT)
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .tcp_nodelay(true)
+            .build()
+            .map_err(|e| ClientError::Silent(e.to_string()))?;
+        Ok(Self { http, base })
+    }
+
+    /// The marker it serves; `None` if it is up and has no marker of ours.
+    pub async fn marker(&self) -> Result<Option<Marker>, ClientError> {
+        #[derive(Deserialize)]
+        struct Middleware {
+            headers: Option<Headers>,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Headers {
+            custom_response_headers: Option<std::collections::BTreeMap<String, String>>,
+        }
+        let path = format!("/api/http/middlewares/{MARKER_MIDDLEWARE}@etcd");
+        let Some(middleware) = self.get::<Middleware>(&path).await? else { return Ok(None) };
+        let headers = middleware.headers.and_then(|h| h.custom_response_headers).unwrap_or_default();
+        let text = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(MARKER_HEADER)).map(|(_, value)| value);
+        Ok(text.and_then(|text| Marker::parse(text)))
+    }
+
+    /// Its version, such as `3.7.15`.
+    pub async fn version(&self) -> Result<String, ClientError> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Version {
+            version: String,
+        }
+        let version = self.get::<Version>("/api/version").await?;
+        version.map(|v| v.version).ok_or_else(|| ClientError::Silent("it has no /api/version: not Traefik's API".into()))
+    }
+
+    /// How its routers are, and where its configuration comes from.
+    pub async fn overview(&self) -> Result<Overview, ClientError> {
+        #[derive(Deserialize)]
+        struct Raw {
+            http: Http,
+            #[serde(default)]
+            providers: Vec<String>,
+        }
+        #[derive(Deserialize)]
+        struct Http {
+            routers: Counts,
+        }
+        let raw = self.get::<Raw>("/api/overview").await?;
+        let raw = raw.ok_or_else(|| ClientError::Silent("it has no /api/overview: not Traefik's API".into()))?;
+        Ok(Overview { routers: raw.http.routers, providers: raw.providers })
+    }
+
+    /// The JSON at a path of the API; `None` for 404.
+    async fn get<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<Option<T>, ClientError> {
+        let mut url = self.base.clone();
+        url.set_path(&format!("{}{path}", self.base.path().trim_end_matches('/')));
+        let response = self.http.get(url).send().await.map_err(|e| classify(&e))?;
+        match response.status().as_u16() {
+            200 => response.json().await.map(Some).map_err(|e| classify(&e)),
+            404 => Ok(None),
+            401 | 403 => Err(ClientError::Silent("its API asks for a user and a password; put them into the URL".into())),
+            other => Err(ClientError::Silent(format!("its API answered {other}"))),
+        }
+    }
+}
+
+fn classify(error: &reqwest::Error) -> ClientError {
+    let mut cause = error.source();
+    let mut last = None;
+    while let Some(inner) = cause {
+        if inner.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionRefused) {
+            return ClientError::Refused;
+        }
+        last = Some(inner.to_string());
+        cause = inner.source();
+    }
+    if error.is_timeout() {
+        return ClientError::Silent(format!("no answer within {} s", TIMEOUT.as_secs()));
+    }
+    // The URL may hold a password, so only the innermost cause is told.
+    ClientError::Silent(last.unwrap_or_else(|| "its API can't be read".to_owned()))
+}
