@@ -1,10 +1,42 @@
 //! The control plane: the four verbs on routes. When one returns, what it says is true on every live Traefik.
+//!
+//! Any number of replicas work on one store. Each mirrors it ([`mirror`]); each commits its callers' changes in groups and
+//! brings Traefik's tree up to date ([`writer`]); and each waits for the fleet before it answers.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::route::{Route, RouteData, RouteSpec, RouteTable, Target};
+use async_trait::async_trait;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
 
-/// Why a verb did not do what it was asked. Nothing here is the caller's fault but [`ControlError::TooManyRoutes`].
+use crate::clock::SharedClock;
+use crate::lifecycle::{Lifecycle, Readiness};
+use crate::route::record::{Head, RecordKeys};
+use crate::route::{Route, RouteData, RouteSpec, Target};
+use crate::store::SharedStore;
+use crate::traefik::bucket::Sizes;
+use crate::traefik::fixed;
+use crate::traefik::fleet::Fleet;
+
+use mirror::Mirror;
+use writer::{Change, Command, Writer};
+
+mod commit;
+mod mirror;
+mod writer;
+
+/// How long a verb may take in all. Hubs of version 4 and 5 hang up after 10 s.
+pub const CALL_TIMEOUT: Duration = Duration::from_millis(7500);
+
+/// How long a store that can't be reached is tried before the caller hears of it.
+const STORE_PATIENCE: Duration = Duration::from_millis(1800);
+
+/// Commands that may wait for the writer; more are refused at once.
+const QUEUE_MAX: usize = 4096;
+
+/// Why a verb did not do what it was asked. None of it is the caller's fault: asking again later is right.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ControlError {
     /// The store can't be read or written now: try again.
@@ -21,32 +53,141 @@ pub enum ControlError {
     },
 }
 
+/// The four verbs on routes, as the API calls them. A caller may go away: dropping a call's future at any point is fine.
+#[async_trait]
+pub trait Routes: Send + Sync + 'static {
+    /// Records a route, and returns when every live Traefik serves it.
+    async fn add(&self, spec: RouteSpec, target: Target, data: RouteData) -> Result<(), ControlError>;
+
+    /// Removes a route, and returns when no live Traefik serves it any more. `false`: there was none.
+    async fn remove(&self, spec: RouteSpec) -> Result<bool, ControlError>;
+
+    /// One route, as of now.
+    async fn get(&self, spec: &RouteSpec) -> Result<Option<Arc<Route>>, ControlError>;
+
+    /// All routes, as of now; never a part of them, and never an empty table because it could not be read.
+    async fn list(&self) -> Result<Vec<Arc<Route>>, ControlError>;
+}
+
+/// What a control plane needs to know.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where the records lie in the store.
+    pub records: RecordKeys,
+    /// What shapes Traefik's tree.
+    pub tree: fixed::Settings,
+    /// How large buckets may get.
+    pub sizes: Sizes,
+    /// The most routes that the table takes.
+    pub routes_max: usize,
+    /// Take over a tree that was written with other settings.
+    pub adopt_layout: bool,
+}
+
 /// Adds, removes, reads and lists routes. Any replica may be asked; repeating a call does no harm.
-#[derive(Debug)]
 pub struct ControlPlane {
-    table: std::sync::Mutex<RouteTable>,
+    store: SharedStore,
+    settings: Arc<Settings>,
+    mirror: Arc<Mirror>,
+    fleet: Arc<Fleet>,
+    commands: mpsc::Sender<Command>,
 }
 
 impl ControlPlane {
-    /// Records a route, and returns when every live Traefik serves it.
-    pub async fn add(&self, spec: RouteSpec, target: Target, data: RouteData) -> Result<(), ControlError> {
-        let _ = (spec, target, data);
-        Ok(())
+    /// Starts the tasks that mirror the store and write to it. Ready once both trees have been read: until then the latches
+    /// `records` and `tree` are held.
+    pub fn start(
+        lifecycle: &Lifecycle,
+        readiness: &Readiness,
+        clock: SharedClock,
+        store: SharedStore,
+        fleet: Arc<Fleet>,
+        settings: Settings,
+    ) -> Arc<Self> {
+        let settings = Arc::new(settings);
+        let mirror = Arc::new(Mirror::new(settings.clone(), readiness.clone()));
+        let (commands, queue) = mpsc::channel(QUEUE_MAX);
+        mirror::start(&mirror, lifecycle, &store);
+        let writer =
+            Writer::new(store.clone(), clock, mirror.clone(), fleet.clone(), settings.clone(), readiness.clone());
+        let stopping = lifecycle.stopping();
+        lifecycle.spawn("writer", async move { writer.run(queue, stopping).await });
+        Arc::new(Self { store, settings, mirror, fleet, commands })
     }
 
-    /// Removes a route, and returns when no live Traefik serves it any more. `false`: there was none.
-    pub async fn remove(&self, spec: RouteSpec) -> Result<bool, ControlError> {
-        let _ = spec;
-        Ok(false)
+    /// The number of routes in this replica's mirror.
+    #[must_use]
+    pub fn routes(&self) -> usize {
+        self.mirror.read().table.len()
     }
 
-    /// One route, as of now.
-    pub async fn get(&self, spec: &RouteSpec) -> Result<Option<Arc<Route>>, ControlError> {
-        Ok(self.table.lock().expect("not poisoned").get(spec).cloned())
+    async fn change(&self, change: Change) -> Result<bool, ControlError> {
+        let deadline = Instant::now() + CALL_TIMEOUT;
+        let (answer, answered) = oneshot::channel();
+        let command = Command { change, deadline, answer };
+        self.commands
+            .try_send(command)
+            .map_err(|_| ControlError::Unavailable("too many changes are waiting".to_owned()))?;
+        let late = || ControlError::Unavailable("the store took too long".to_owned());
+        let done = timeout_at(deadline, answered).await.map_err(|_| late())?.map_err(|_| late())??;
+        if let Some(covered) = &done.covered_by {
+            let (epoch, n) = covered;
+            self.fleet.covered(epoch, *n, deadline).await.map_err(ControlError::NotRouted)?;
+        }
+        Ok(done.existed)
     }
 
-    /// All routes, as of now.
-    pub async fn list(&self) -> Result<Vec<Arc<Route>>, ControlError> {
-        Ok(self.table.lock().expect("not poisoned").iter().cloned().collect())
+    /// Waits until the mirror holds what the store holds now.
+    async fn catch_up(&self) -> Result<(), ControlError> {
+        let deadline = Instant::now() + STORE_PATIENCE;
+        let unavailable = |e: &dyn std::fmt::Display| ControlError::Unavailable(e.to_string());
+        let read = timeout_at(deadline, self.store.get(&self.settings.records.head()))
+            .await
+            .map_err(|e| unavailable(&e))?
+            .map_err(|e| unavailable(&e))?;
+        let revision = read.entry.map_or(0, |head| head.mod_revision);
+        self.mirror
+            .wait(deadline, |view| view.records_loaded && view.head_revision >= revision)
+            .await
+            .map_err(|()| ControlError::Unavailable("this replica has not caught up with the store".to_owned()))
+    }
+}
+
+#[async_trait]
+impl Routes for ControlPlane {
+    async fn add(&self, spec: RouteSpec, target: Target, data: RouteData) -> Result<(), ControlError> {
+        self.change(Change::Put { spec, target, data }).await.map(drop)
+    }
+
+    async fn remove(&self, spec: RouteSpec) -> Result<bool, ControlError> {
+        self.change(Change::Delete { spec }).await
+    }
+
+    async fn get(&self, spec: &RouteSpec) -> Result<Option<Arc<Route>>, ControlError> {
+        self.catch_up().await?;
+        Ok(self.mirror.read().table.get(spec).cloned())
+    }
+
+    async fn list(&self) -> Result<Vec<Arc<Route>>, ControlError> {
+        self.catch_up().await?;
+        Ok(self.mirror.read().table.iter().cloned().collect())
+    }
+}
+
+/// The names of routes whose records can't be read: their keys in Traefik's tree are left alone.
+type Frozen = BTreeSet<String>;
+
+/// A fresh random text of 16 hexadecimal digits, for an epoch or a nonce.
+fn random_id() -> String {
+    let mut bytes = [0; 8];
+    aws_lc_rs::rand::fill(&mut bytes).expect("the operating system gives random bytes");
+    format!("{:016x}", u64::from_be_bytes(bytes))
+}
+
+/// The head that a transaction of ours makes.
+fn next_head(head: Option<&Head>) -> Head {
+    match head {
+        Some(head) => Head { epoch: head.epoch.clone(), n: head.n + 1, nonce: random_id() },
+        None => Head { epoch: random_id(), n: 1, nonce: random_id() },
     }
 }

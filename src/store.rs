@@ -1,5 +1,8 @@
 //! The store: keys, revisions, guarded transactions and a watch. Knows nothing about routes or Traefik.
 
+pub mod follow;
+pub mod memory;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;

@@ -88,7 +88,9 @@ impl TraefikClient {
             version: String,
         }
         let version = self.get::<Version>("/api/version").await?;
-        version.map(|v| v.version).ok_or_else(|| ClientError::Silent("it has no /api/version: not Traefik's API".into()))
+        version
+            .map(|v| v.version)
+            .ok_or_else(|| ClientError::Silent("it has no /api/version: not Traefik's API".into()))
     }
 
     /// How its routers are, and where its configuration comes from.
@@ -116,7 +118,9 @@ impl TraefikClient {
         match response.status().as_u16() {
             200 => response.json().await.map(Some).map_err(|e| classify(&e)),
             404 => Ok(None),
-            401 | 403 => Err(ClientError::Silent("its API asks for a user and a password; put them into the URL".into())),
+            401 | 403 => {
+                Err(ClientError::Silent("its API asks for a user and a password; put them into the URL".into()))
+            }
             other => Err(ClientError::Silent(format!("its API answered {other}"))),
         }
     }

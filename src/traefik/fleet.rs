@@ -111,7 +111,8 @@ impl Fleet {
             return Ok(());
         }
         self.wanted.send_modify(|wanted| {
-            let further = wanted.epoch != epoch || wanted.n < n || wanted.since.is_none_or(|s| s.elapsed() > LOADING_GRACE);
+            let further =
+                wanted.epoch != epoch || wanted.n < n || wanted.since.is_none_or(|s| s.elapsed() > LOADING_GRACE);
             wanted.number += 1;
             if further {
                 *wanted = Wanted { number: wanted.number, epoch: epoch.to_owned(), n, since: Some(start) };
@@ -122,11 +123,13 @@ impl Fleet {
             match verdict {
                 Ok(()) => return Ok(()),
                 // The loading grace passes without anything changing, so look again now and then.
-                Err(who) => match timeout_at(deadline.min(Instant::now() + Duration::from_millis(250)), seen.changed()).await {
-                    _ if Instant::now() >= deadline => return Err(who),
-                    Ok(Err(_)) => return Err("stopping".to_owned()),
-                    _ => {}
-                },
+                Err(who) => {
+                    match timeout_at(deadline.min(Instant::now() + Duration::from_millis(250)), seen.changed()).await {
+                        _ if Instant::now() >= deadline => return Err(who),
+                        Ok(Err(_)) => return Err("stopping".to_owned()),
+                        _ => {}
+                    }
+                }
             }
         }
     }
@@ -170,7 +173,11 @@ impl Fleet {
     }
 
     async fn poll(self: Arc<Self>, url: String) {
-        let client = match url.parse().map_err(|e: url::ParseError| e.to_string()).and_then(|u| TraefikClient::new(u).map_err(|e| e.to_string())) {
+        let client = match url
+            .parse()
+            .map_err(|e: url::ParseError| e.to_string())
+            .and_then(|u| TraefikClient::new(u).map_err(|e| e.to_string()))
+        {
             Ok(client) => client,
             Err(reason) => return self.update(&url, Status::Silent(reason), Instant::now()),
         };

@@ -27,9 +27,18 @@ mod pack;
 
 /// Computes the steps from `tree` to the tree of `table`. There is always at least one step, be it empty: it carries the
 /// marker.
+///
+/// Routers and services whose names are `frozen` stay as they are: their records can't be read.
 #[must_use]
-pub fn plan(table: &RouteTable, tree: &Tree, settings: &Settings, sizes: Sizes, limits: Limits) -> Vec<Step> {
-    let mut planner = Planner::new(table, tree, settings, sizes);
+pub fn plan(
+    table: &RouteTable,
+    tree: &Tree,
+    settings: &Settings,
+    sizes: Sizes,
+    limits: Limits,
+    frozen: &BTreeSet<String>,
+) -> Vec<Step> {
+    let mut planner = Planner::new(table, tree, settings, sizes, frozen);
     planner.fixed();
     planner.remove_gone();
     planner.add_buckets_and_domains();
@@ -60,6 +69,7 @@ struct Planner<'a> {
     table: &'a RouteTable,
     tree: &'a Tree,
     settings: &'a Settings,
+    frozen: &'a BTreeSet<String>,
     space: Space,
     layout: Layout,
     /// Every route, with its place and its name.
@@ -71,7 +81,13 @@ struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    fn new(table: &'a RouteTable, tree: &'a Tree, settings: &'a Settings, sizes: Sizes) -> Self {
+    fn new(
+        table: &'a RouteTable,
+        tree: &'a Tree,
+        settings: &'a Settings,
+        sizes: Sizes,
+        frozen: &'a BTreeSet<String>,
+    ) -> Self {
         let space = settings.space;
         let routes: BTreeMap<_, _> = table
             .iter()
@@ -82,7 +98,7 @@ impl<'a> Planner<'a> {
             .collect();
         let (work, broken) = read_work(space, tree, &routes);
         let layout = bucket::layout(space, sizes, routes.values().map(|(_, place)| *place), &work.buckets);
-        Self { table, tree, settings, space, layout, routes, work, broken, units: Vec::new() }
+        Self { table, tree, settings, frozen, space, layout, routes, work, broken, units: Vec::new() }
     }
 
     fn unit(&mut self, edits: Vec<Edit>) {
@@ -99,7 +115,7 @@ impl<'a> Planner<'a> {
     }
 
     fn remove_gone(&mut self) {
-        let gone = |name: &str| !self.routes.contains_key(name);
+        let gone = |name: &str| !self.routes.contains_key(name) && !self.frozen.contains(name);
         let mut units = Vec::new();
         for name in self.tree.routers.keys().filter(|n| name::kind(n) == Kind::Route && gone(n)) {
             units.push(vec![remove_router(name), remove_service(name)]);

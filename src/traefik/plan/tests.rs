@@ -204,7 +204,7 @@ fn walk(space: Space, tables: &[BTreeMap<String, u16>], edits_max: usize) -> Res
         let mut complete = false;
         // A domain whose buckets go ends with the next plan only, so a second or third one may have something to do.
         for round in 0.. {
-            let steps = plan(&new, &tree, &settings, SMALL, limits(edits_max));
+            let steps = plan(&new, &tree, &settings, SMALL, limits(edits_max), &BTreeSet::new());
             if complete && steps.len() == 1 && steps[0].edits.is_empty() {
                 break;
             }

@@ -1,0 +1,132 @@
+//! Transactions: how changes of records and of Traefik's tree become one, and what became of one whose answer got lost.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use tracing::warn;
+
+use super::mirror::Mirror;
+use super::{STORE_PATIENCE, Settings};
+use crate::route::record::{self, Head};
+use crate::route::{Route, RouteSpec};
+use crate::store::{Commit, Guard, Op, Revision, SharedStore, StoreError, Txn};
+use crate::traefik::fixed::{MARKER_KEY, MARKER_REQUEST_KEY};
+use crate::traefik::marker::Marker;
+use crate::traefik::plan::Edit;
+
+/// The operations that write the head, and those that write the marker.
+pub(super) const HEAD_OPS: usize = 1;
+pub(super) const MARKER_OPS: usize = 2;
+
+/// What a record weighs beside its value: key and framing.
+const RECORD_OVERHEAD_BYTES: usize = 256;
+
+/// A record change: the route's new state, or `None` for its removal.
+pub(super) type RecordChange<'a> = (&'a RouteSpec, Option<&'a Arc<Route>>);
+
+/// Adds record changes and the head that counts them.
+pub(super) fn add_records<'a>(
+    txn: &mut Txn,
+    settings: &Settings,
+    changes: impl Iterator<Item = RecordChange<'a>>,
+    head: &Head,
+    head_revision: Revision,
+) {
+    let keys = &settings.records;
+    txn.guards.push(Guard { key: keys.head(), mod_revision: head_revision });
+    for (spec, route) in changes {
+        let key = keys.route(spec);
+        txn.ops.push(match route {
+            Some(route) => Op::Put { key, value: record::encode(route) },
+            None => Op::Delete { key },
+        });
+    }
+    txn.ops.push(Op::Put { key: keys.head(), value: head.to_string().into_bytes() });
+}
+
+/// Adds changes of Traefik's tree and the marker that says what it then covers.
+pub(super) fn add_edits(
+    txn: &mut Txn,
+    settings: &Settings,
+    edits: Vec<Edit>,
+    marker: &Marker,
+    marker_revision: Revision,
+) {
+    let prefix = settings.tree.prefix();
+    let full = |key: &str| format!("{prefix}{key}");
+    txn.guards.push(Guard { key: full(MARKER_KEY), mod_revision: marker_revision });
+    txn.ops.extend(edits.into_iter().map(|edit| match edit {
+        Edit::Put { key, value } => Op::Put { key: full(&key), value: value.into_bytes() },
+        Edit::Delete { key } => Op::Delete { key: full(&key) },
+        Edit::DeletePrefix { prefix } => Op::DeletePrefix { prefix: full(&prefix) },
+    }));
+    for key in [MARKER_KEY, MARKER_REQUEST_KEY] {
+        txn.ops.push(Op::Put { key: full(key), value: marker.to_string().into_bytes() });
+    }
+}
+
+/// About how many bytes a record adds to a transaction.
+pub(super) fn record_bytes(route: Option<&Arc<Route>>) -> usize {
+    let Some(route) = route else { return RECORD_OVERHEAD_BYTES };
+    let text = serde_json::to_string(&route.data).map_or(0, |text| text.len());
+    text + 3 * route.spec.as_str().len() + route.target.as_str().len() + RECORD_OVERHEAD_BYTES
+}
+
+/// Commits a transaction that moves the head from `head_revision` to `head`, and finds out what became of it if the answer
+/// got lost: the head's nonce tells our commit from another's. An error means that it isn't known, or that it was refused.
+pub(super) async fn commit_records(
+    store: &SharedStore,
+    mirror: &Mirror,
+    head_key: &str,
+    txn: Txn,
+    head: &Head,
+) -> Result<Commit, StoreError> {
+    let give_up = Instant::now() + STORE_PATIENCE;
+    let head_revision = txn.guards.iter().find(|guard| guard.key == head_key).map_or(0, |guard| guard.mod_revision);
+    let mut wait = Duration::from_millis(20);
+    loop {
+        let error = match store.commit(txn.clone()).await {
+            Err(error @ StoreError::Unavailable(_)) => error,
+            // A first try whose answer got lost may have happened, and then the second one meets its own head.
+            Ok(Commit::Conflict(revision)) => return Ok(settle(mirror, head, revision, give_up).await),
+            other => return other,
+        };
+        warn!(%error, "The answer to a commit got lost: {error}; looking what became of it");
+        loop {
+            if Instant::now() + wait >= give_up {
+                return Err(error);
+            }
+            sleep(wait).await;
+            wait *= 2;
+            match store.get(head_key).await {
+                Err(_) => {}
+                Ok(read) => {
+                    let found = read.entry.as_ref();
+                    if found.map_or(0, |entry| entry.mod_revision) == head_revision {
+                        break; // Not happened, or not yet: only one of the two can win.
+                    }
+                    return match found {
+                        Some(entry) if entry.value == head.to_string().as_bytes() => {
+                            Ok(Commit::Done(entry.mod_revision))
+                        }
+                        _ => Ok(settle(mirror, head, read.revision, give_up).await),
+                    };
+                }
+            }
+        }
+    }
+}
+
+/// The head has moved on. Was that us?
+async fn settle(mirror: &Mirror, head: &Head, revision: Revision, give_up: Instant) -> Commit {
+    // The mirror has heard of every head since; only a relist may have swallowed ours, and then the caller's change is
+    // looked at anew and found to be there.
+    let _ = mirror.wait(give_up, |view| view.records_revision >= revision || view.head.as_ref() == Some(head)).await;
+    let view = mirror.read();
+    if view.heads.iter().any(|seen| seen == head) {
+        Commit::Done(view.records_revision)
+    } else {
+        Commit::Conflict(revision)
+    }
+}

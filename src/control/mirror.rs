@@ -1,0 +1,247 @@
+//! The mirror: what the store holds, followed key by key, and readable at once.
+//!
+//! Two watches, one for the records and one for Traefik's tree. Each is a state the store really had; one may be ahead of
+//! the other. Whoever writes compares the head or the marker with what it saw here, so a mirror that is behind does no harm.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+
+use percent_encoding::percent_decode_str;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+use tracing::{error, info, warn};
+
+use super::{Frozen, Settings};
+use crate::lifecycle::{Lifecycle, Readiness};
+use crate::route::record::{self, Head};
+use crate::route::{RouteSpec, RouteTable};
+use crate::store::follow::{Follower, Update};
+use crate::store::{Event, KeyValue, Revision, SharedStore};
+use crate::traefik::name;
+use crate::traefik::tree::Tree;
+
+/// How many past heads are remembered, to know our own commits again.
+const HEADS_MAX: usize = 1024;
+
+/// What the store holds, as far as this replica has heard.
+#[derive(Debug, Default)]
+pub(super) struct View {
+    /// Whether the records have been read.
+    pub(super) records_loaded: bool,
+    /// All routes.
+    pub(super) table: RouteTable,
+    /// The last record change.
+    pub(super) head: Option<Head>,
+    /// Whether there is a head that can't be read: then nothing may be written.
+    pub(super) head_is_broken: bool,
+    /// The revision of the head's last change; 0 without a head.
+    pub(super) head_revision: Revision,
+    /// The records are those of this revision.
+    pub(super) records_revision: Revision,
+    /// The last heads, oldest first.
+    pub(super) heads: VecDeque<Head>,
+    /// Records that can't be read, by key.
+    pub(super) unreadable: BTreeMap<String, String>,
+    /// Whether Traefik's tree has been read.
+    pub(super) tree_loaded: bool,
+    /// Traefik's tree.
+    pub(super) tree: Tree,
+    /// The tree is that of this revision.
+    pub(super) tree_revision: Revision,
+}
+
+/// The view, shared, and a way to wait until it says something.
+#[derive(Debug)]
+pub(super) struct Mirror {
+    settings: Arc<Settings>,
+    readiness: Readiness,
+    view: RwLock<View>,
+    changed: watch::Sender<()>,
+}
+
+impl Mirror {
+    pub(super) fn new(settings: Arc<Settings>, readiness: Readiness) -> Self {
+        readiness.hold("records", "the routes have not been read from the store yet");
+        readiness.hold("tree", "Traefik's keys have not been read from the store yet");
+        Self { settings, readiness, view: RwLock::default(), changed: watch::Sender::new(()) }
+    }
+
+    /// The view now. Not to be held over an await.
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, View> {
+        self.view.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hears of every change of the view.
+    pub(super) fn subscribe(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// Waits until the view is as asked.
+    pub(super) async fn wait(&self, deadline: Instant, is_so: impl Fn(&View) -> bool) -> Result<(), ()> {
+        let mut changed = self.changed.subscribe();
+        loop {
+            changed.borrow_and_update();
+            if is_so(&self.read()) {
+                return Ok(());
+            }
+            match timeout_at(deadline, changed.changed()).await {
+                Ok(Ok(())) => {}
+                _ => return Err(()),
+            }
+        }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut View)) {
+        change(&mut self.view.write().unwrap_or_else(PoisonError::into_inner));
+        self.changed.send_replace(());
+    }
+
+    fn apply_records(&self, update: Update) {
+        match update {
+            Update::Reset(listing) => {
+                self.change(|view| {
+                    // What can't be read keeps its last good version.
+                    let old = std::mem::take(&mut view.table);
+                    (view.head, view.head_revision, view.head_is_broken) = (None, 0, false);
+                    view.unreadable.clear();
+                    for entry in listing.entries {
+                        self.put_record(view, &entry, Some(&old));
+                    }
+                    view.records_revision = listing.revision;
+                    view.records_loaded = true;
+                });
+                let routes = self.read().table.len();
+                info!(routes, revision = listing.revision, "Read {routes} routes from the store");
+                self.readiness.release("records");
+            }
+            Update::Changes(changes) => {
+                self.change(|view| {
+                    for event in changes.events {
+                        match event {
+                            Event::Put(entry) => self.put_record(view, &entry, None),
+                            Event::Delete { key } => self.delete_record(view, &key),
+                        }
+                    }
+                    view.records_revision = changes.revision;
+                });
+                self.readiness.release("records");
+            }
+            Update::Lost(error) => {
+                warn!(%error, "Lost the store while following the routes: {error}");
+                self.readiness.hold("records", format!("the store can't be followed: {error}"));
+            }
+        }
+    }
+
+    fn put_record(&self, view: &mut View, entry: &KeyValue, old: Option<&RouteTable>) {
+        let keys = &self.settings.records;
+        if entry.key == keys.head() {
+            match Head::parse(&entry.value) {
+                Ok(head) => {
+                    if view.heads.len() == HEADS_MAX {
+                        view.heads.pop_front();
+                    }
+                    view.heads.push_back(head.clone());
+                    view.head = Some(head);
+                    view.head_is_broken = false;
+                }
+                Err(error) => {
+                    error!(key = %entry.key, %error, "The head of the routes can't be read: {error}; nothing is written until it is mended");
+                    view.head_is_broken = true;
+                }
+            }
+            view.head_revision = entry.mod_revision;
+        } else if keys.is_route(&entry.key) {
+            match record::decode(keys, &entry.key, &entry.value) {
+                Ok(route) => {
+                    view.unreadable.remove(&entry.key);
+                    view.table.insert(Arc::new(route));
+                }
+                Err(error) => {
+                    error!(key = %entry.key, %error, "The record {} can't be read: {error}; its route stays as it was", entry.key);
+                    view.unreadable.insert(entry.key.clone(), error.to_string());
+                    if let Some(route) = self.spec_of(&entry.key).and_then(|spec| old?.get(&spec).cloned()) {
+                        view.table.insert(route);
+                    }
+                }
+            }
+        } else {
+            warn!(key = %entry.key, "The key {} under --etcd-prefix is none of ours", entry.key);
+        }
+    }
+
+    fn delete_record(&self, view: &mut View, key: &str) {
+        if key == self.settings.records.head() {
+            error!("The head of the routes was removed by another hand; the next change begins a new history");
+            (view.head, view.head_revision, view.head_is_broken) = (None, 0, false);
+        } else if let Some(spec) = self.spec_of(key) {
+            view.unreadable.remove(key);
+            view.table.remove(&spec);
+        }
+    }
+
+    /// The routespec whose record has this key.
+    fn spec_of(&self, key: &str) -> Option<RouteSpec> {
+        let path = key.strip_prefix(self.settings.records.prefix())?.strip_prefix("routes")?;
+        RouteSpec::from_decoded(&percent_decode_str(path).decode_utf8().ok()?).ok()
+    }
+
+    /// The names of routes whose records can't be read and of which no good version is known.
+    pub(super) fn frozen(&self, view: &View) -> Frozen {
+        let specs = view.unreadable.keys().filter_map(|key| self.spec_of(key));
+        specs.map(|spec| name::route(self.settings.tree.space.place(&spec))).collect()
+    }
+
+    fn apply_tree(&self, update: Update) {
+        let prefix = self.settings.tree.prefix();
+        let relative = |key: &str| key.strip_prefix(&prefix).unwrap_or(key).to_owned();
+        let put = |tree: &mut Tree, entry: &KeyValue| {
+            tree.put(&relative(&entry.key), &String::from_utf8_lossy(&entry.value), entry.mod_revision);
+        };
+        match update {
+            Update::Reset(listing) => {
+                let mut tree = Tree::default();
+                listing.entries.iter().for_each(|entry| put(&mut tree, entry));
+                for key in tree.foreign.keys() {
+                    warn!(key, "The key {prefix}{key} under --traefik-root-key is none of ours; Traefik reads it too");
+                }
+                self.change(|view| {
+                    (view.tree, view.tree_revision, view.tree_loaded) = (tree, listing.revision, true);
+                });
+                self.readiness.release("tree");
+            }
+            Update::Changes(changes) => {
+                self.change(|view| {
+                    for event in &changes.events {
+                        match event {
+                            Event::Put(entry) => put(&mut view.tree, entry),
+                            Event::Delete { key } => view.tree.delete(&relative(key)),
+                        }
+                    }
+                    view.tree_revision = changes.revision;
+                });
+                self.readiness.release("tree");
+            }
+            Update::Lost(error) => {
+                warn!(%error, "Lost the store while following Traefik's keys: {error}");
+                self.readiness.hold("tree", format!("the store can't be followed: {error}"));
+            }
+        }
+    }
+}
+
+/// Starts the two tasks that follow the store.
+pub(super) fn start(mirror: &Arc<Mirror>, lifecycle: &Lifecycle, store: &SharedStore) {
+    let follow = |prefix: String, apply: fn(&Mirror, Update)| {
+        let (mirror, store, stopping) = (mirror.clone(), store.clone(), lifecycle.stopping());
+        async move {
+            let mut follower = Follower::new(store, prefix);
+            while let Some(update) = stopping.run_until_cancelled(follower.next()).await {
+                apply(&mirror, update);
+            }
+        }
+    };
+    let settings = &mirror.settings;
+    lifecycle.spawn("follow records", follow(settings.records.prefix().to_owned(), Mirror::apply_records));
+    lifecycle.spawn("follow tree", follow(settings.tree.prefix(), Mirror::apply_tree));
+}

@@ -1,0 +1,413 @@
+//! The writer: commits callers' changes in groups, and brings Traefik's tree up to date.
+//!
+//! One task a replica. While Traefik digests one change of its tree, callers gather; then all of them go in one transaction,
+//! records and keys together, if they fit. If they don't, the records go first and the tree follows in steps. A replica that
+//! dies in between is no harm: every other one sees the marker behind the head and takes the next step.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::commit::{self, HEAD_OPS, MARKER_OPS};
+use super::mirror::{Mirror, View};
+use super::{ControlError, STORE_PATIENCE, Settings, next_head};
+use crate::clock::SharedClock;
+use crate::lifecycle::Readiness;
+use crate::route::record::Head;
+use crate::route::{Route, RouteData, RouteSpec, RouteTable, Target};
+use crate::store::{Commit, Revision, SharedStore, StoreError, Txn};
+use crate::traefik::fleet::Fleet;
+use crate::traefik::marker::{LAYOUT, Marker};
+use crate::traefik::name;
+use crate::traefik::plan::{self, Limits, Step};
+
+/// How long a change of the tree may be digested before the next one is made all the same.
+const DIGESTION_MAX: Duration = Duration::from_secs(2);
+
+/// How long another replica is given to bring the tree up to date after its own commit.
+const OTHERS_GRACE: Duration = Duration::from_millis(250);
+
+/// Commands in one group.
+const GROUP_MAX: usize = 2048;
+
+/// Plans in a row before the tree is looked at afresh.
+const PLANS_MAX: usize = 64;
+
+/// What a caller wants.
+#[derive(Debug, Clone)]
+pub(super) enum Change {
+    /// This route.
+    Put { spec: RouteSpec, target: Target, data: RouteData },
+    /// No route there.
+    Delete { spec: RouteSpec },
+}
+
+/// What became of a change: it is recorded, and true once the fleet serves `covered_by` (epoch and number).
+#[derive(Debug, Clone)]
+pub(super) struct Done {
+    /// Whether there was a route.
+    pub(super) existed: bool,
+    /// What the fleet must serve; `None` if it has nothing to serve.
+    pub(super) covered_by: Option<(String, u64)>,
+}
+
+/// A change, and where its outcome goes.
+#[derive(Debug)]
+pub(super) struct Command {
+    pub(super) change: Change,
+    pub(super) deadline: Instant,
+    pub(super) answer: oneshot::Sender<Result<Done, ControlError>>,
+}
+
+pub(super) struct Writer {
+    store: SharedStore,
+    clock: SharedClock,
+    mirror: Arc<Mirror>,
+    fleet: Arc<Fleet>,
+    settings: Arc<Settings>,
+    readiness: Readiness,
+    digest: String,
+}
+
+/// What a group of commands comes to, against one view.
+struct Group {
+    /// The number of commands that it takes; the others wait for the next transaction.
+    taken: usize,
+    outcomes: Vec<Result<Done, ControlError>>,
+    /// The transaction, unless there is nothing to change.
+    txn: Option<(Txn, Head)>,
+    /// Whether Traefik's tree is part of it, and nothing of the plan is left over.
+    projected: bool,
+    /// The head that this was decided on.
+    head_revision: Revision,
+}
+
+impl Writer {
+    pub(super) fn new(
+        store: SharedStore,
+        clock: SharedClock,
+        mirror: Arc<Mirror>,
+        fleet: Arc<Fleet>,
+        settings: Arc<Settings>,
+        readiness: Readiness,
+    ) -> Self {
+        let digest = settings.tree.digest();
+        Self { store, clock, mirror, fleet, settings, readiness, digest }
+    }
+
+    pub(super) async fn run(self, mut queue: mpsc::Receiver<Command>, stopping: CancellationToken) {
+        let (mut digested, mut digest_until) = (None, Instant::now());
+        loop {
+            let first = tokio::select! {
+                biased;
+                () = stopping.cancelled() => return,
+                Some(command) = queue.recv() => command,
+                () = self.tree_lags() => {
+                    self.project().await;
+                    continue;
+                }
+            };
+            // Traefik reads its whole tree at every change and never merges changes: let it finish the last one first.
+            let marker = self.mirror.read().tree.marker.clone();
+            if marker != digested {
+                (digested, digest_until) = (marker, Instant::now() + DIGESTION_MAX);
+            }
+            if let Some(marker) = &digested {
+                let _ = self.fleet.covered(&marker.epoch, marker.n, digest_until).await;
+            }
+            let mut group = vec![first];
+            while group.len() < GROUP_MAX {
+                let Ok(command) = queue.try_recv() else { break };
+                group.push(command);
+            }
+            self.handle(group).await;
+        }
+    }
+
+    /// Commits what callers want, however many transactions it takes.
+    async fn handle(&self, mut waiting: Vec<Command>) {
+        let mut to_project = false;
+        loop {
+            waiting.retain(|command| !command.answer.is_closed() && command.deadline > Instant::now());
+            if waiting.is_empty() {
+                break;
+            }
+            let patience = Instant::now() + STORE_PATIENCE;
+            let usable = |view: &View| view.records_loaded && view.tree_loaded && !view.head_is_broken;
+            if self.mirror.wait(patience, usable).await.is_err() {
+                fail(waiting, "the routes can't be read from the store");
+                break;
+            }
+            let group = self.decide(&waiting);
+            let conflict = match &group.txn {
+                None => self.head_is_still(group.head_revision).await,
+                Some((txn, head)) => {
+                    let head_key = self.settings.records.head();
+                    commit::commit_records(&self.store, &self.mirror, &head_key, txn.clone(), head).await
+                }
+            };
+            match conflict {
+                Ok(Commit::Done(revision)) => {
+                    let rest = waiting.split_off(group.taken);
+                    for (command, outcome) in std::mem::replace(&mut waiting, rest).into_iter().zip(group.outcomes) {
+                        let _ = command.answer.send(outcome);
+                    }
+                    to_project |= group.txn.is_some() && !group.projected;
+                    let tree_too = group.projected && group.txn.is_some();
+                    let heard = |view: &View| {
+                        view.records_revision >= revision && (!tree_too || view.tree_revision >= revision)
+                    };
+                    let _ = self.mirror.wait(Instant::now() + STORE_PATIENCE, heard).await;
+                }
+                Ok(Commit::Conflict(revision)) => {
+                    debug!(revision, "Another replica was faster; looking again");
+                    let heard = |view: &View| view.records_revision >= revision && view.tree_revision >= revision;
+                    let _ = self.mirror.wait(Instant::now() + Duration::from_millis(100), heard).await;
+                }
+                Err(error) => {
+                    warn!(%error, "A change can't be committed: {error}");
+                    fail(waiting, &error.to_string());
+                    break;
+                }
+            }
+        }
+        if to_project {
+            self.project().await;
+        }
+    }
+
+    /// Nothing to change is an answer only if what we saw is still so.
+    async fn head_is_still(&self, head_revision: Revision) -> Result<Commit, StoreError> {
+        let read = self.store.get(&self.settings.records.head()).await?;
+        let now = read.entry.map_or(0, |head| head.mod_revision);
+        Ok(if now == head_revision { Commit::Done(now) } else { Commit::Conflict(now) })
+    }
+
+    /// Decides what each command comes to, one after the other, and what transaction makes it so.
+    fn decide(&self, waiting: &[Command]) -> Group {
+        let view = self.mirror.read();
+        let limits = self.store.limits();
+        let head = next_head(view.head.as_ref());
+        let now_epoch = || view.head.as_ref().map(|head| head.epoch.clone());
+        let mut table = view.table.clone();
+        let mut changed: BTreeMap<RouteSpec, usize> = BTreeMap::new();
+        let mut outcomes = Vec::new();
+        for command in waiting {
+            let bytes: usize = changed.values().sum();
+            if changed.len() + HEAD_OPS + MARKER_OPS >= limits.ops_max || bytes > limits.bytes_max / 2 {
+                break;
+            }
+            let ours = Some((head.epoch.clone(), head.n));
+            let outcome = match &command.change {
+                Change::Put { spec, target, data } => match table.get(spec).cloned() {
+                    Some(old) if old.target == *target && old.data == *data => {
+                        Ok(Done { existed: true, covered_by: Some((head.epoch.clone(), old.n)) })
+                    }
+                    old => self.refusal(&view, &table, spec, old.is_none()).map_or(Ok(()), Err).map(|()| {
+                        let created = old.as_ref().map_or_else(|| self.clock.now(), |old| old.created);
+                        let route = Route {
+                            spec: spec.clone(),
+                            target: target.clone(),
+                            data: data.clone(),
+                            created,
+                            n: head.n,
+                        };
+                        let route = Arc::new(route);
+                        changed.insert(spec.clone(), commit::record_bytes(Some(&route)));
+                        table.insert(route);
+                        Done { existed: old.is_some(), covered_by: ours }
+                    }),
+                },
+                Change::Delete { spec } => Ok(match table.remove(spec) {
+                    None => Done { existed: false, covered_by: now_epoch().map(|epoch| (epoch, head.n - 1)) },
+                    Some(_) => {
+                        changed.insert(spec.clone(), commit::record_bytes(None));
+                        Done { existed: true, covered_by: ours }
+                    }
+                }),
+            };
+            outcomes.push(outcome);
+        }
+        let (txn, projected) = self.transaction(&view, &table, &changed, &head);
+        Group { taken: outcomes.len(), outcomes, txn, projected, head_revision: view.head_revision }
+    }
+
+    /// Why a route can't be added now.
+    fn refusal(&self, view: &View, table: &RouteTable, spec: &RouteSpec, is_new: bool) -> Option<ControlError> {
+        if !is_new {
+            return None;
+        }
+        if table.len() >= self.settings.routes_max {
+            return Some(ControlError::TooManyRoutes { max: self.settings.routes_max });
+        }
+        let place = |spec: &RouteSpec| name::route(self.settings.tree.space.place(spec));
+        let name = place(spec);
+        let taken =
+            view.tree.services.contains_key(name.as_str()) && table.iter().any(|other| place(&other.spec) == name);
+        taken.then(|| {
+            ControlError::Unavailable("two routes share one name in Traefik; rename one of the two servers".to_owned())
+        })
+    }
+
+    /// Records and keys in one transaction if they fit, else the records alone.
+    fn transaction(
+        &self,
+        view: &View,
+        table: &RouteTable,
+        changed: &BTreeMap<RouteSpec, usize>,
+        head: &Head,
+    ) -> (Option<(Txn, Head)>, bool) {
+        if changed.is_empty() {
+            return (None, false);
+        }
+        let mut txn = Txn::default();
+        let changes = changed.keys().map(|spec| (spec, table.get(spec)));
+        commit::add_records(&mut txn, &self.settings, changes, head, view.head_revision);
+        let mut projected = false;
+        if self.may_project(view) {
+            let bytes = changed.values().sum();
+            let mut steps = self.plan(view, table, (changed.len() + HEAD_OPS, bytes)).into_iter();
+            if let Some(first) = steps.next().filter(|first| first.complete) {
+                projected = steps.next().is_none();
+                commit::add_edits(
+                    &mut txn,
+                    &self.settings,
+                    first.edits,
+                    &self.marker(&head.epoch, head.n),
+                    view.tree.marker_revision,
+                );
+            }
+        }
+        (Some((txn, head.clone())), projected)
+    }
+
+    /// Brings Traefik's tree to the records as they are now, step by step, until nothing is left to do.
+    async fn project(&self) {
+        for _ in 0..PLANS_MAX {
+            let (steps, head, covered, mut revision) = {
+                let view = self.mirror.read();
+                let Some(head) = view.head.clone().filter(|_| self.may_project(&view)) else { return };
+                let now = view.tree.marker.as_ref().filter(|marker| marker.epoch == head.epoch);
+                if now.is_some_and(|marker| marker.n > head.n) {
+                    return; // The tree is ahead of what we have heard of the records.
+                }
+                let covered = now.map_or(0, |marker| marker.n);
+                let steps = self.plan(&view, &view.table, (0, 0));
+                let is_ours = view.tree.marker.as_ref() == Some(&self.marker(&head.epoch, head.n));
+                if is_ours && steps.iter().all(|step| step.edits.is_empty()) {
+                    return;
+                }
+                (steps, head, covered, view.tree.marker_revision)
+            };
+            for step in steps {
+                let marker = self.marker(&head.epoch, if step.complete { head.n } else { covered });
+                let mut txn = Txn::default();
+                commit::add_edits(&mut txn, &self.settings, step.edits, &marker, revision);
+                match self.store.commit(txn).await {
+                    Ok(Commit::Done(at)) => revision = at,
+                    Ok(Commit::Conflict(at)) => {
+                        revision = at;
+                        break;
+                    }
+                    Err(error) => {
+                        warn!(%error, "Traefik's keys can't be written: {error}");
+                        return;
+                    }
+                }
+            }
+            let heard = |view: &View| view.tree_revision >= revision;
+            let _ = self.mirror.wait(Instant::now() + STORE_PATIENCE, heard).await;
+        }
+    }
+
+    /// Returns when the tree has been behind the records for so long that the replica that should have mended it is gone.
+    async fn tree_lags(&self) {
+        let mut changed = self.mirror.subscribe();
+        loop {
+            changed.borrow_and_update();
+            let behind = self.lag();
+            if behind.is_some() {
+                // Not all replicas at once.
+                let jitter = Duration::from_millis(u64::from(rand_byte()));
+                sleep(OTHERS_GRACE + jitter).await;
+                if self.lag() == behind {
+                    return;
+                }
+            } else if changed.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// What the tree's marker says, if it should say something else and we may change it.
+    fn lag(&self) -> Option<Option<Marker>> {
+        let view = self.mirror.read();
+        let (Some(head), true) = (&view.head, view.records_loaded && view.tree_loaded && !view.head_is_broken) else {
+            return None;
+        };
+        let may_project = self.may_project(&view);
+        if may_project {
+            self.readiness.release("layout");
+        } else {
+            let theirs = view.tree.marker.as_ref().map(ToString::to_string).unwrap_or_default();
+            self.readiness.hold(
+                "layout",
+                format!(
+                    "Traefik's keys were written with other settings (marker {theirs}; ours begins {LAYOUT}.{}): give every replica \
+                     the same --entry-point, --host-routing and --pages-url, or start one with --adopt-layout to take them over",
+                    self.digest
+                ),
+            );
+        }
+        let wanted = self.marker(&head.epoch, head.n);
+        let now = view.tree.marker.as_ref();
+        let ahead = now.is_some_and(|marker| marker.epoch == head.epoch && marker.n > head.n);
+        (may_project && !ahead && now != Some(&wanted)).then(|| view.tree.marker.clone())
+    }
+
+    /// Whether the tree is ours to change: written by this layout with these settings, or by an older layout.
+    fn may_project(&self, view: &View) -> bool {
+        view.tree.marker.as_ref().is_none_or(|marker| {
+            marker.layout < LAYOUT
+                || (marker.layout == LAYOUT && marker.digest == self.digest)
+                || self.settings.adopt_layout
+        })
+    }
+
+    fn marker(&self, epoch: &str, n: u64) -> Marker {
+        Marker { layout: LAYOUT, digest: self.digest.clone(), epoch: epoch.to_owned(), n }
+    }
+
+    fn plan(&self, view: &View, table: &RouteTable, reserved: (usize, usize)) -> Vec<Step> {
+        let limits = self.store.limits();
+        let limits = Limits {
+            edits_max: limits.ops_max - MARKER_OPS,
+            bytes_max: limits.bytes_max,
+            reserved_edits: reserved.0,
+            reserved_bytes: reserved.1,
+        };
+        let frozen = self.mirror.frozen(view);
+        let steps = plan::plan(table, &view.tree, &self.settings.tree, self.settings.sizes, limits, &frozen);
+        if steps.len() > 1 {
+            info!(steps = steps.len(), "Traefik's keys need {} transactions", steps.len());
+        }
+        steps
+    }
+}
+
+fn fail(waiting: Vec<Command>, reason: &str) {
+    for command in waiting {
+        let _ = command.answer.send(Err(ControlError::Unavailable(reason.to_owned())));
+    }
+}
+
+fn rand_byte() -> u8 {
+    let mut byte = [0];
+    aws_lc_rs::rand::fill(&mut byte).expect("the operating system gives random bytes");
+    byte[0]
+}
