@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
+
 use crate::route::{Route, RouteData, RouteSpec, RouteTable, Target};
 
 /// Why a verb did not do what it was asked. Nothing here is the caller's fault but [`ControlError::TooManyRoutes`].
@@ -19,6 +21,41 @@ pub enum ControlError {
         /// The limit.
         max: usize,
     },
+}
+
+/// The four verbs on routes, as the API calls them. A caller may go away: dropping a call's future at any point is fine.
+#[async_trait]
+pub trait Routes: Send + Sync + 'static {
+    /// Records a route, and returns when every live Traefik serves it.
+    async fn add(&self, spec: RouteSpec, target: Target, data: RouteData) -> Result<(), ControlError>;
+
+    /// Removes a route, and returns when no live Traefik serves it any more. `false`: there was none.
+    async fn remove(&self, spec: RouteSpec) -> Result<bool, ControlError>;
+
+    /// One route, as of now.
+    async fn get(&self, spec: &RouteSpec) -> Result<Option<Arc<Route>>, ControlError>;
+
+    /// All routes, as of now; never a part of them, and never an empty table because it could not be read.
+    async fn list(&self) -> Result<Vec<Arc<Route>>, ControlError>;
+}
+
+#[async_trait]
+impl Routes for ControlPlane {
+    async fn add(&self, spec: RouteSpec, target: Target, data: RouteData) -> Result<(), ControlError> {
+        Self::add(self, spec, target, data).await
+    }
+
+    async fn remove(&self, spec: RouteSpec) -> Result<bool, ControlError> {
+        Self::remove(self, spec).await
+    }
+
+    async fn get(&self, spec: &RouteSpec) -> Result<Option<Arc<Route>>, ControlError> {
+        Self::get(self, spec).await
+    }
+
+    async fn list(&self) -> Result<Vec<Arc<Route>>, ControlError> {
+        Self::list(self).await
+    }
 }
 
 /// Adds, removes, reads and lists routes. Any replica may be asked; repeating a call does no harm.
