@@ -10,5 +10,7 @@ pub mod traefik;
 
 pub mod control;
 
+pub mod api;
+
 pub mod clock;
 pub mod lifecycle;

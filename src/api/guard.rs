@@ -1,0 +1,122 @@
+//! What surrounds every call: a request id, one log line, the deadline, and a net under panics.
+
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
+
+use axum::extract::{Request, State};
+use axum::http::{Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use percent_encoding::percent_decode_str;
+use tokio::time::{Instant, timeout};
+use tracing::{Instrument, debug, error, info, info_span, warn};
+
+use super::ApiState;
+use super::answer::{Answer, Reason};
+
+/// Numbers the calls of this process, so that the log lines of one call can be found.
+static CALLS: AtomicU64 = AtomicU64::new(1);
+
+/// Log lines show no more of a path than this many characters; a route's path may have thousands.
+const PATH_SHOWN_MAX: usize = 300;
+
+/// Runs a call, and logs it once, whatever becomes of it.
+pub(super) async fn guard(State(state): State<ApiState>, request: Request, next: Next) -> Response {
+    let call = CALLS.fetch_add(1, Ordering::Relaxed);
+    let (method, path) = (request.method().clone(), shown(request.uri().path()));
+    let span = info_span!("api", request = call);
+    async move {
+        let start = Instant::now();
+        let response = answer(&state, request, next).await;
+        log(&method, &path, &response, start);
+        response
+    }
+    .instrument(span)
+    .await
+}
+
+async fn answer(state: &ApiState, request: Request, next: Next) -> Response {
+    let Ok(_permit) = state.calls.try_acquire() else {
+        let max = state.settings.calls_max;
+        return Answer::unavailable(format!("{max} calls are being worked on already; try again")).into_response();
+    };
+    match timeout(state.settings.deadline, catch_panic(next.run(request))).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(panic)) => {
+            error!(%panic, "A call panicked: {panic}");
+            Answer::sentence(StatusCode::INTERNAL_SERVER_ERROR, "an error in Pointsman; its log has more")
+                .into_response()
+        }
+        Err(_) => {
+            let s = state.settings.deadline.as_secs_f64();
+            Answer::unavailable(format!("no answer within {s} s; repeating the call does no harm")).into_response()
+        }
+    }
+}
+
+fn log(method: &Method, path: &str, response: &Response, start: Instant) {
+    let status = response.status().as_u16();
+    let ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let reason = response.extensions().get::<Reason>().map(|Reason(why)| shown(why)).unwrap_or_default();
+    let because = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+    // A probe that finds us not ready comes every few seconds, and what is missing was logged where it went missing.
+    let probe = matches!(path, "/healthz" | "/readyz");
+    if !probe && (status == 403 || status >= 500) {
+        warn!(%method, path, status, ms, reason, "{method} {path} {status} in {ms} ms{because}");
+    } else if matches!(*method, Method::POST | Method::DELETE) {
+        info!(%method, path, status, ms, reason, "{method} {path} {status} in {ms} ms{because}");
+    } else {
+        debug!(%method, path, status, ms, reason, "{method} {path} {status} in {ms} ms{because}");
+    }
+}
+
+/// Text from a client, decoded and made fit for one log line.
+fn shown(text: &str) -> String {
+    let decoded = percent_decode_str(text).decode_utf8_lossy();
+    let mut shown: String = decoded.chars().take(PATH_SHOWN_MAX).flat_map(char::escape_debug).collect();
+    if decoded.chars().nth(PATH_SHOWN_MAX).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+/// Polls a future to its end or to its panic, whose message it returns.
+async fn catch_panic<F: Future>(future: F) -> Result<F::Output, String> {
+    let mut future = pin!(future);
+    poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
+        Ok(Poll::Pending) => Poll::Pending,
+        Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
+        Err(panic) => {
+            let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+            Poll::Ready(Err(text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()))
+        }
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_stays_on_one_line() {
+        assert_eq!(shown("/user/j%40x"), "/user/j@x");
+        assert_eq!(shown("/a%0Ab%1b[31m"), "/a\\nb\\u{1b}[31m");
+        assert_eq!(shown("/%zz%ff"), "/%zz\u{fffd}");
+        assert_eq!(shown(&"x".repeat(5000)).chars().count(), PATH_SHOWN_MAX + 1);
+    }
+
+    #[tokio::test]
+    async fn a_panic_becomes_a_value() {
+        assert_eq!(catch_panic(async { 7 }).await, Ok(7));
+        assert_eq!(catch_panic(async { panic!("at {}", "once") }).await, Err::<(), _>("at once".to_owned()));
+        let later = catch_panic(async {
+            tokio::task::yield_now().await;
+            panic!("later");
+        });
+        assert_eq!(later.await, Err::<(), _>("later".to_owned()));
+    }
+}

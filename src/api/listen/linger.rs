@@ -1,0 +1,82 @@
+//! A connection that ends politely: an early answer must reach a client that is still sending.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Sleep, sleep};
+
+/// How long we listen to what nobody will read.
+const LINGER_MAX: Duration = Duration::from_secs(2);
+
+/// How much of it we take.
+const LINGER_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// A TCP stream that, once our side is shut down, takes in what still arrives until the client closes too.
+///
+/// If a socket is closed while unread bytes lie in it, the kernel resets the connection, and the reset can overtake the
+/// answer: a client that is refused before its body is read would see a broken pipe instead of the 403.
+pub(super) struct Lingering {
+    stream: TcpStream,
+    ending: Option<(Pin<Box<Sleep>>, usize)>,
+}
+
+impl Lingering {
+    /// Wraps a stream.
+    pub(super) fn new(stream: TcpStream) -> Self {
+        Self { stream, ending: None }
+    }
+}
+
+impl AsyncRead for Lingering {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Lingering {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let Some((deadline, taken)) = &mut this.ending else {
+            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+            this.ending = Some((Box::pin(sleep(LINGER_MAX)), 0));
+            return self.poll_shutdown(cx);
+        };
+        if deadline.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        let mut waste = [0; 8 * 1024];
+        loop {
+            let mut buffer = ReadBuf::new(&mut waste);
+            let read = ready!(Pin::new(&mut this.stream).poll_read(cx, &mut buffer));
+            *taken += buffer.filled().len();
+            if read.is_err() || buffer.filled().is_empty() || *taken > LINGER_BYTES_MAX {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! `/api/routes`: the verbs on routes, as configurable-http-proxy answers them.
+
+mod body;
+mod query;
+mod view;
+
+use axum::extract::{Request, State};
+use axum::http::{Method, StatusCode};
+
+use super::ApiState;
+use super::answer::Answer;
+use super::auth::{Grant, Refusal, Scope};
+use crate::route::{RouteData, RouteSpec, SpecError, Target};
+use view::{Listing, RouteView};
+
+/// What comes before the path of a route.
+const BASE: &str = "/api/routes";
+
+/// Answers one call on routes. The order matters: nothing of a call is looked at before its token is.
+pub(super) async fn handle(State(state): State<ApiState>, request: Request) -> Answer {
+    perform(&state, request).await.unwrap_or_else(|refusal| refusal)
+}
+
+async fn perform(state: &ApiState, request: Request) -> Result<Answer, Answer> {
+    let (scope, verb) = match *request.method() {
+        Method::GET => (Scope::Read, Verb::Get),
+        Method::POST => (Scope::Write, Verb::Post),
+        Method::DELETE => (Scope::Write, Verb::Delete),
+        _ => return Err(Answer::method_not_supported()),
+    };
+    let grant = state.auth.check(request.headers(), scope).await.map_err(|refusal| match refusal {
+        Refusal::Forbidden(reason) => Answer::forbidden(reason),
+        Refusal::Unavailable(reason) => Answer::unavailable(reason),
+    })?;
+    // The raw path: one decoding, by `RouteSpec`, is all it may see.
+    let path = request.uri().path().strip_prefix(BASE).unwrap_or_default();
+    let spec = parse_spec(path, state.settings.host_routing)
+        .map_err(|error| Answer::sentence(StatusCode::BAD_REQUEST, error.to_string()))?;
+    match verb {
+        Verb::Get if spec.is_root() => list(state, &grant, request.uri().query()).await,
+        Verb::Get => get(state, &grant, &spec).await,
+        Verb::Post => post(state, &grant, spec, request).await,
+        Verb::Delete => delete(state, &grant, spec).await,
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Verb {
+    Get,
+    Post,
+    Delete,
+}
+
+async fn list(state: &ApiState, grant: &Grant, query: Option<&str>) -> Result<Answer, Answer> {
+    // The hub adds and deletes by this table, so a part of it would do harm.
+    within(grant, &RouteSpec::root())?;
+    let inactive_since = query::inactive_since(query.unwrap_or_default())
+        .map_err(|error| Answer::as_chp(StatusCode::BAD_REQUEST, error.to_string()))?;
+    let mut routes = state.routes.list().await?;
+    if inactive_since.is_some() {
+        // When a route was last used isn't known yet, and an active server taken for an idle one would be culled.
+        routes.clear();
+    }
+    Ok(Answer::json(StatusCode::OK, &Listing { routes: &routes, host_routing: state.settings.host_routing }))
+}
+
+async fn get(state: &ApiState, grant: &Grant, spec: &RouteSpec) -> Result<Answer, Answer> {
+    within(grant, spec)?;
+    Ok(match state.routes.get(spec).await? {
+        Some(route) => {
+            Answer::json(StatusCode::OK, &RouteView { route: &route, host_routing: state.settings.host_routing })
+        }
+        None => Answer::empty(StatusCode::NOT_FOUND),
+    })
+}
+
+async fn post(state: &ApiState, grant: &Grant, spec: RouteSpec, request: Request) -> Result<Answer, Answer> {
+    within(grant, &spec)?;
+    let bytes = body::read(request, state.settings.body_bytes_max).await?;
+    let mut data = body::parse(&bytes)?;
+    let target = Target::parse(body::target(&data)?)
+        .map_err(|error| Answer::sentence(StatusCode::BAD_REQUEST, error.to_string()))?;
+    if spec.is_root() && data.contains_key("user") && data.contains_key("jupyterhub") {
+        // Many clients resolve `/api/routes/user/..` before they send it: a user of that name would get the hub's place.
+        return Err(Answer::sentence(
+            StatusCode::BAD_REQUEST,
+            "a user's server can't have the route '/'; is the user's name '.' or '..'?",
+        ));
+    }
+    drop_ours(&mut data, state.settings.host_routing);
+    state.routes.add(spec, target, data).await?;
+    Ok(Answer::empty(StatusCode::CREATED))
+}
+
+async fn delete(state: &ApiState, grant: &Grant, spec: RouteSpec) -> Result<Answer, Answer> {
+    within(grant, &spec)?;
+    let found = state.routes.remove(spec).await?;
+    Ok(Answer::empty(if found { StatusCode::NO_CONTENT } else { StatusCode::NOT_FOUND }))
+}
+
+fn parse_spec(path: &str, host_routing: bool) -> Result<RouteSpec, SpecError> {
+    let spec = RouteSpec::parse_encoded(path)?;
+    if host_routing { spec.with_host() } else { Ok(spec) }
+}
+
+fn within(grant: &Grant, spec: &RouteSpec) -> Result<(), Answer> {
+    if grant.covers(spec) {
+        return Ok(());
+    }
+    Err(Answer::forbidden(format!("the token is good for other routes only, not for {spec}")))
+}
+
+/// These fields are the proxy's to fill in; what a client says about them doesn't count.
+fn drop_ours(data: &mut RouteData, host_routing: bool) {
+    data.remove("last_activity");
+    if host_routing {
+        data.remove("host");
+    }
+}
