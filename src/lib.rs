@@ -10,5 +10,10 @@ pub mod traefik;
 
 pub mod control;
 
+pub mod config;
+
+pub mod cli;
+
 pub mod clock;
 pub mod lifecycle;
+pub mod telemetry;

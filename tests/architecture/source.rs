@@ -116,9 +116,9 @@ fn literal_or_comment(rest: &str) -> usize {
     if rest.starts_with('"') {
         return quoted(rest, '"');
     }
-    if rest.starts_with('\'') {
+    if let Some(after) = rest.strip_prefix('\'') {
         // A lifetime has no closing quote right after its first character.
-        let mut chars = rest[1..].chars();
+        let mut chars = after.chars();
         let first = chars.next();
         return if first == Some('\\') || chars.next() == Some('\'') { quoted(rest, '\'') } else { 0 };
     }
