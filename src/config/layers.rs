@@ -132,7 +132,12 @@ impl Layer {
         };
         for (name, value) in table {
             let Some(setting) = Setting::find(&name).filter(|setting| setting.name != "config") else {
-                problems.add(unknown(&origin.place(&name), &name, str::to_owned));
+                problems.add(if value.is_table() {
+                    let place = origin.place(&format!("[{name}]"));
+                    format!("{place}: there are no tables; settings stand by themselves, such as etcd-prefix = \"x\"")
+                } else {
+                    unknown(&origin.place(&name), &name, str::to_owned)
+                });
                 continue;
             };
             match plain_values(&value, setting.kind) {

@@ -142,7 +142,8 @@ fn a_file_that_is_no_toml_is_refused_with_the_line() {
         &[],
         &[],
         "[etcd]\nprefix = 'x'",
-        &["etcd in /etc/pointsman.toml: there is no such setting (pointsman --help lists them all)"],
+        &["[etcd] in /etc/pointsman.toml: there are no tables; settings stand by themselves, such as \
+           etcd-prefix = \"x\""],
     );
     refused(
         &[],
