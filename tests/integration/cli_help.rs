@@ -11,7 +11,7 @@ fn help_of(name: Option<&str>) -> String {
         Some(name) => command.find_subcommand_mut(name).expect("a known command"),
         None => &mut command,
     };
-    command.render_long_help().to_string()
+    command.render_help().to_string()
 }
 
 #[test]

@@ -18,7 +18,7 @@ struct Place {
 
 impl Place {
     fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), public: free_port(), private: free_port() }
+        Self { folder: tempfile::tempdir().expect("a folder"), public: free_port(), private: free_port() }
     }
 
     /// Runs traefik-config for these ports; etcd need not be there for Traefik to start.
@@ -31,14 +31,15 @@ impl Place {
         }
         all.extend(args);
         let traefik = program("traefik");
-        let finished = pointsman(&all, &[("PATH", traefik.parent().unwrap().to_str().unwrap())]);
+        let path = traefik.parent().expect("a folder").display().to_string();
+        let finished = pointsman(&all, &[("PATH", &path)]);
         assert_eq!(finished.code, 0, "{args:?}: {finished:?}");
         finished
     }
 
     fn file(&self, name: &str, text: &str) -> PathBuf {
         let path = self.folder.path().join(name);
-        std::fs::write(&path, text).unwrap();
+        std::fs::write(&path, text).expect("a file in our folder");
         path
     }
 
@@ -203,6 +204,5 @@ fn a_password_is_not_printed() {
 }
 
 fn certificate() -> String {
-    let key = rcgen::KeyPair::generate().unwrap();
-    rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&key).unwrap().pem()
+    rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate").cert.pem()
 }
