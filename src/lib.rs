@@ -12,5 +12,10 @@ pub mod control;
 
 pub mod api;
 
+pub mod config;
+
+pub mod cli;
+
 pub mod clock;
 pub mod lifecycle;
+pub mod telemetry;

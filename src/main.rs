@@ -1,1 +1,23 @@
-fn main() {}
+//! The program: one crypto provider, one runtime, and the command line.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use pointsman::cli::{self, Exit};
+
+/// How long a blocking call that nobody waits for any more may hold up the end of the process.
+const LEFTOVERS_WAIT: Duration = Duration::from_millis(200);
+
+fn main() -> ExitCode {
+    // With more than one provider compiled in, rustls has no default; so the choice is made here, once.
+    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+        return Exit::Failure.into();
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return cli::startup_failure(&error).into(),
+    };
+    let exit = runtime.block_on(cli::run(std::env::args_os()));
+    runtime.shutdown_timeout(LEFTOVERS_WAIT);
+    exit.into()
+}

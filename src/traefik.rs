@@ -1,4 +1,5 @@
-//! What we know about Traefik: how a routing table is written in its dynamic configuration, and how to see what it serves.
+//! What we know about Traefik: how a routing table is written in its dynamic configuration, how to see what it serves,
+//! and what it must be told at its start.
 
 pub mod bucket;
 pub mod client;
@@ -8,4 +9,6 @@ pub mod marker;
 pub mod name;
 pub mod plan;
 pub mod rule;
+pub mod static_config;
 pub mod tree;
+pub mod version;

@@ -1,0 +1,58 @@
+//! Reads the three sources of settings.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::ArgMatches;
+use secrecy::SecretString;
+
+use crate::config::settings::{self, MISSING, SETTINGS, TOKEN_VARIABLE};
+use crate::config::{Layer, Origin, Problems, Sources, secrets};
+
+/// Flags (of the program and then of the command), variables, and the file that one of them names.
+pub(super) fn read(
+    matches: [&ArgMatches; 2],
+    variables: impl IntoIterator<Item = (OsString, OsString)>,
+    problems: &mut Problems,
+) -> Sources {
+    let mut sources = Sources { flags: flags(matches, problems), ..Sources::default() };
+    let (token, variables): (Vec<_>, Vec<_>) = variables.into_iter().partition(|(name, _)| name == TOKEN_VARIABLE);
+    sources.environment = Layer::from_environment(variables, problems);
+    // An empty token means none, as in the configurable-http-proxy.
+    for (_, token) in token.into_iter().filter(|(_, token)| !token.is_empty()) {
+        match token.into_string() {
+            Ok(token) => sources.environment_token = Some(SecretString::from(token)),
+            Err(_) => problems.add(format!("{TOKEN_VARIABLE}: its value is not UTF-8")),
+        }
+    }
+    if let Some(given) = sources.given("config").cloned() {
+        let path = PathBuf::from(given.values.concat());
+        let file = match secrets::read(&path) {
+            Ok(text) => Layer::from_toml(&text, &path, problems),
+            Err(error) => {
+                problems.add(format!("{}: {} {error}", given.origin.place("config"), path.display()));
+                None
+            }
+        };
+        sources.file_is_lost = file.is_none();
+        sources.file = file.unwrap_or_default();
+    }
+    sources
+}
+
+fn flags(matches: [&ArgMatches; 2], problems: &mut Problems) -> Layer {
+    let mut layer = Layer::default();
+    for matches in matches {
+        for setting in SETTINGS {
+            if let Some(values) = matches.get_many::<String>(setting.name) {
+                layer.set(setting, values.cloned().collect(), Origin::Flag);
+            }
+        }
+    }
+    for missing in MISSING {
+        if matches.iter().any(|matches| matches.contains_id(missing.name)) {
+            problems.add(settings::missing_sentence(&format!("--{}", missing.name)));
+        }
+    }
+    layer
+}

@@ -1,0 +1,209 @@
+//! `pointsman traefik-config`: the static configuration for Traefik that fits our settings, printed or written.
+
+mod files;
+
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command as Process, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use clap::{Arg, ArgMatches, Command, value_parser};
+use secrecy::ExposeSecret;
+
+use super::{Exit, complain};
+use crate::config::{self, Config, EtcdConfig, Problems, TraefikApi};
+use crate::telemetry::LogFormat;
+use crate::traefik::static_config::{ClientTls, EtcdProvider, Password, StaticConfig};
+use crate::traefik::version::TraefikVersion;
+
+/// How long `traefik version` may take.
+const VERSION_WAIT: Duration = Duration::from_secs(5);
+
+const OPTIONS: &str = "Options of traefik-config";
+
+/// The command's own options.
+pub(super) fn command() -> Command {
+    let option = |name: &'static str, value: &'static str, help: &'static str| {
+        Arg::new(name).long(name).value_name(value).help(help).help_heading(OPTIONS)
+    };
+    Command::new("traefik-config").about("Print the static configuration for Traefik that fits these settings").args([
+        option(
+            "dir",
+            "FOLDER",
+            "Instead of printing, write FOLDER/traefik.yaml and FOLDER/dynamic/ with a default certificate; start \
+             Traefik by: traefik --configFile FOLDER/traefik.yaml",
+        )
+        .value_parser(value_parser!(PathBuf)),
+        option(
+            "private-address",
+            "HOST:PORT",
+            "Where this Traefik's API listens [default: that of the first --traefik-api]",
+        )
+        .value_parser(config::check_socket_address),
+        option(
+            "traefik-version",
+            "VERSION",
+            "Write for this release [default: what `traefik version` says, else the newest known]",
+        )
+        .value_parser(value_parser!(TraefikVersion)),
+        option("grace-seconds", "NUMBER", "How long Traefik finishes open requests after SIGTERM [default: 10]")
+            .value_parser(value_parser!(u32)),
+        option(
+            "traefik-etcd-user",
+            "NAME",
+            "User of Traefik itself in etcd; it only reads [default: that of --etcd-user]",
+        )
+        .requires("traefik-etcd-password-file"),
+        option("traefik-etcd-password-file", "FILE", "File with that user's password")
+            .requires("traefik-etcd-user")
+            .value_parser(value_parser!(PathBuf)),
+    ])
+}
+
+/// Prints or writes it.
+pub(super) fn run(config: &Config, options: &ArgMatches) -> Exit {
+    let dir = options.get_one::<PathBuf>("dir");
+    let plan = match plan(config, options) {
+        Ok(plan) => plan,
+        Err(problems) => {
+            complain(&format!("pointsman: no configuration for Traefik can be written: {problems}"));
+            return Exit::Configuration;
+        }
+    };
+    if plan.version < TraefikVersion::FLOOR {
+        complain(&format!(
+            "pointsman: Traefik {} is older than {}, the oldest that is supported; update it",
+            plan.version,
+            TraefikVersion::FLOOR
+        ));
+        if config.traefik.strict_versions {
+            return Exit::Configuration;
+        }
+    }
+    let done = match dir {
+        Some(dir) => files::write(dir, plan).context(format!("{} can't be written", dir.display())),
+        None => Ok(plan.to_yaml()),
+    };
+    match done.and_then(|text| io::stdout().write_all(text.as_bytes()).context("stdout can't be written")) {
+        Ok(()) => Exit::Success,
+        Err(error) => {
+            complain(&format!("pointsman: {error:#}"));
+            Exit::Failure
+        }
+    }
+}
+
+/// From our settings to Traefik's.
+fn plan(config: &Config, options: &ArgMatches) -> Result<StaticConfig, Problems> {
+    let mut problems = Problems::none();
+    let version = options.get_one("traefik-version").copied().or_else(installed_version);
+    let private_address = options.get_one::<String>("private-address").cloned();
+    let plan = StaticConfig {
+        version: version.unwrap_or(TraefikVersion::NEWEST_KNOWN),
+        entry_points: entry_points(config, &mut problems),
+        trusted_ips: config.traefik.trusted_ips.clone(),
+        private_address: private_address.unwrap_or_else(|| api_address(&config.traefik.apis[0], &mut problems)),
+        grace_seconds: options.get_one("grace-seconds").copied().unwrap_or(10),
+        etcd: etcd(config, options, &mut problems),
+        dynamic_folder: None,
+        log_level: config.log.level.to_string().to_uppercase(),
+        log_json: config.log.format == LogFormat::Json,
+    };
+    let mut addresses: Vec<&String> = plan.entry_points.iter().map(|(_, address)| address).collect();
+    addresses.push(&plan.private_address);
+    addresses.sort();
+    if let Some([twice, ..]) = addresses.windows(2).find(|pair| pair[0] == pair[1]) {
+        problems.add(format!("two entry points have the address {twice}; give each its own"));
+    }
+    problems.or(plan)
+}
+
+fn entry_points(config: &Config, problems: &mut Problems) -> Vec<(String, String)> {
+    let first = host_and_port(&config.public.ip, config.public.port);
+    let mut defaults = std::iter::once(first);
+    let mut found = Vec::new();
+    for entry_point in &config.traefik.entry_points {
+        match entry_point.address.clone().or_else(|| defaults.next()) {
+            Some(address) => found.push((entry_point.name.clone(), address)),
+            None => problems.add(format!(
+                "--entry-point: '{name}' needs an address; write --entry-point {name}=HOST:PORT",
+                name = entry_point.name
+            )),
+        }
+    }
+    found
+}
+
+/// Where the Traefik behind an API address has to listen for it.
+fn api_address(api: &TraefikApi, problems: &mut Problems) -> String {
+    match api {
+        TraefikApi::Dns { port, .. } => format!(":{port}"),
+        TraefikApi::Url(url) if url.scheme() == "http" && url.path() == "/" => {
+            format!("{}:{}", url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or(80))
+        }
+        TraefikApi::Url(url) => {
+            problems.add(format!(
+                "--traefik-api: {url} is the address of something in front of Traefik's API; say where the API itself \
+                 listens, as --private-address 127.0.0.1:8099"
+            ));
+            String::new()
+        }
+    }
+}
+
+fn etcd(config: &Config, options: &ArgMatches, problems: &mut Problems) -> EtcdProvider {
+    let EtcdConfig { endpoints, user, password_file, ca, cert, key, prefix: _ } = &config.etcd;
+    let user = options.get_one("traefik-etcd-user").or(user.as_ref());
+    let file = options.get_one("traefik-etcd-password-file").or(password_file.as_ref());
+    let login = user.zip(file).map(|(user, file)| {
+        // A password is written into a file that only its owner may read, and never printed.
+        let password = if options.contains_id("dir") { password(file, problems) } else { Password::Placeholder };
+        (user.clone(), password)
+    });
+    let path = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone()).display().to_string();
+    let tls = endpoints
+        .iter()
+        .any(|endpoint| endpoint.starts_with("https://"))
+        .then(|| ClientTls { ca: ca.as_ref().map(path), pair: cert.as_ref().map(path).zip(key.as_ref().map(path)) });
+    let bare = |endpoint: &String| endpoint.split_once("://").map_or(endpoint.clone(), |(_, rest)| rest.to_owned());
+    EtcdProvider {
+        endpoints: endpoints.iter().map(bare).collect(),
+        root_key: config.traefik.root_key.clone(),
+        login,
+        tls,
+    }
+}
+
+fn password(file: &Path, problems: &mut Problems) -> Password {
+    match config::secrets::password(file) {
+        Ok(password) => Password::Text(password.expose_secret().to_owned()),
+        Err(error) => {
+            problems.add(format!("{} {error}", file.display()));
+            Password::Placeholder
+        }
+    }
+}
+
+fn host_and_port(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+/// The version of the `traefik` on the PATH, if there is one that says so in time.
+fn installed_version() -> Option<TraefikVersion> {
+    let mut process = Process::new("traefik");
+    process.arg("version").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = process.spawn().ok()?;
+    let give_up = Instant::now() + VERSION_WAIT;
+    while child.try_wait().ok()?.is_none() {
+        if Instant::now() > give_up {
+            let _ = child.kill();
+            let _ = child.wait();
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let mut output = String::new();
+    child.stdout.take()?.take(4096).read_to_string(&mut output).ok()?;
+    TraefikVersion::in_output(&output)
+}

@@ -1,0 +1,71 @@
+use super::*;
+
+fn plain() -> StaticConfig {
+    StaticConfig {
+        version: TraefikVersion::NEWEST_KNOWN,
+        entry_points: vec![("web".to_owned(), ":8000".to_owned())],
+        trusted_ips: Vec::new(),
+        private_address: "127.0.0.1:8099".to_owned(),
+        grace_seconds: 10,
+        etcd: EtcdProvider {
+            endpoints: vec!["127.0.0.1:2379".to_owned()],
+            root_key: "traefik".to_owned(),
+            login: None,
+            tls: None,
+        },
+        dynamic_folder: None,
+        log_level: "INFO".to_owned(),
+        log_json: false,
+    }
+}
+
+fn full() -> StaticConfig {
+    let etcd = EtcdProvider {
+        endpoints: vec!["etcd-0:2379".to_owned(), "[::1]:2379".to_owned()],
+        root_key: "hub/traefik".to_owned(),
+        login: Some(("reader".to_owned(), Password::Text("with \"quotes\": #\n\\".to_owned()))),
+        tls: Some(ClientTls {
+            ca: Some("/etc/etcd/ca.pem".to_owned()),
+            pair: Some(("/etc/etcd/us.pem".to_owned(), "/etc/etcd/us.key".to_owned())),
+        }),
+    };
+    StaticConfig {
+        entry_points: vec![("web".to_owned(), ":80".to_owned()), ("other-door".to_owned(), "[::1]:81".to_owned())],
+        trusted_ips: vec!["10.0.0.0/8".to_owned(), "fd00::/8".to_owned()],
+        etcd,
+        dynamic_folder: Some("/etc/traefik/dynamic".to_owned()),
+        log_level: "DEBUG".to_owned(),
+        log_json: true,
+        ..plain()
+    }
+}
+
+#[test]
+fn the_plain_configuration() {
+    insta::assert_snapshot!(plain().to_yaml());
+}
+
+#[test]
+fn the_configuration_with_everything() {
+    insta::assert_snapshot!(full().to_yaml());
+}
+
+#[test]
+fn the_default_certificate() {
+    insta::assert_snapshot!(certificate_yaml("/etc/traefik/dynamic/default.crt", "/etc/traefik/dynamic/default.key"));
+}
+
+#[test]
+fn an_older_traefik_gets_no_option_that_it_does_not_know() {
+    let yaml = |version| StaticConfig { version, ..plain() }.to_yaml();
+    assert!(yaml(TraefikVersion(3, 7, 12)).contains("aliasHeadersStrategy: keep"));
+    assert!(!yaml(TraefikVersion(3, 7, 11)).contains("aliasHeadersStrategy"));
+}
+
+#[test]
+fn a_password_is_never_shown() {
+    let login = Some(("reader".to_owned(), Password::Placeholder));
+    let config = StaticConfig { etcd: EtcdProvider { login, ..plain().etcd }, ..plain() };
+    assert!(config.to_yaml().contains("password: \"\" # fill in"));
+    assert!(!format!("{:?}", full()).contains("quotes"));
+}

@@ -1,0 +1,39 @@
+//! `docs/configuration.md` lists every setting, as the program knows it.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use pointsman::config::settings::{Group, Kind, MISSING, SETTINGS};
+
+const BEGIN: &str = "<!-- settings: written by tests/integration/cli_docs.rs -->\n";
+const END: &str = "<!-- end of settings -->\n";
+
+#[test]
+fn every_setting_is_documented() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
+    let text = std::fs::read_to_string(&path).expect("docs/configuration.md");
+    let (before, rest) = text.split_once(BEGIN).expect("the line where the settings begin");
+    let (found, after) = rest.split_once(END).expect("the line where the settings end");
+    let wanted = settings();
+    if std::env::var_os("POINTSMAN_TEST_WRITE_DOCS").is_some() {
+        std::fs::write(&path, format!("{before}{BEGIN}{wanted}{END}{after}")).expect("docs/configuration.md");
+        return;
+    }
+    assert_eq!(found, wanted, "run this test once with POINTSMAN_TEST_WRITE_DOCS=1, and commit the page");
+}
+
+fn settings() -> String {
+    let mut page = String::new();
+    for group in Group::ALL {
+        let _ = write!(page, "\n### {}\n\n| Setting | Default | Meaning |\n|---|---|---|\n", group.heading());
+        for setting in SETTINGS.iter().filter(|setting| setting.group == group) {
+            let many = if setting.kind == Kind::List { " (list)" } else { "" };
+            let default = setting.default.unwrap_or(if setting.kind == Kind::Switch { "false" } else { "" });
+            let _ = writeln!(page, "| `{}`{many} | {default} | {} |", setting.name, setting.help);
+        }
+    }
+    page.push_str("\n### Settings of configurable-http-proxy that are refused by name\n\n");
+    let names: Vec<String> = MISSING.iter().map(|missing| format!("`--{}`", missing.name)).collect();
+    let _ = write!(page, "{}\n\n", names.join(", "));
+    page
+}

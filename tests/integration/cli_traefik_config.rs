@@ -1,0 +1,208 @@
+//! `pointsman traefik-config`: a real Traefik starts with everything that it prints.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::support::pointsman::{Finished, pointsman};
+use crate::support::process::{free_port, program};
+use crate::support::traefik::Traefik;
+use crate::support::wait::{eventually, http_get};
+
+/// One Traefik's ports, and a folder for its files.
+struct Place {
+    folder: tempfile::TempDir,
+    public: u16,
+    private: u16,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self { folder: tempfile::tempdir().expect("a folder"), public: free_port(), private: free_port() }
+    }
+
+    /// Runs traefik-config for these ports; etcd need not be there for Traefik to start.
+    fn traefik_config(&self, args: &[&str]) -> Finished {
+        let api = format!("http://127.0.0.1:{}", self.private);
+        let port = self.public.to_string();
+        let mut all = vec!["traefik-config", "--traefik-api", &api, "--ip", "127.0.0.1", "--port", &port];
+        if !args.contains(&"--etcd-endpoints") {
+            all.extend(["--etcd-endpoints", "http://127.0.0.1:1"]);
+        }
+        all.extend(args);
+        let traefik = program("traefik");
+        let path = traefik.parent().expect("a folder").display().to_string();
+        let finished = pointsman(&all, &[("PATH", &path)]);
+        assert_eq!(finished.code, 0, "{args:?}: {finished:?}");
+        finished
+    }
+
+    fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.folder.path().join(name);
+        std::fs::write(&path, text).expect("a file in our folder");
+        path
+    }
+
+    /// Traefik starts with the file, and its users' entry point answers.
+    async fn starts(&self, file: &Path) -> Traefik {
+        let traefik = Traefik::start(file, self.private, self.folder.path()).await;
+        serves_nothing(self.public, "/").await;
+        let log = traefik.process.log();
+        assert!(!log.contains("aliasHeadersStrategy is not configured"), "an entry point lacks the option:\n{log}");
+        traefik
+    }
+}
+
+/// A Traefik without routes answers 404 on that port.
+async fn serves_nothing(port: u16, path: &str) {
+    let url = format!("http://127.0.0.1:{port}{path}");
+    eventually("the entry point for users", Duration::from_secs(10), || async {
+        match http_get(&url).await? {
+            (404, _) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+}
+
+fn mode(path: &Path) -> u32 {
+    std::fs::metadata(path).unwrap_or_else(|e| panic!("{}: {e}", path.display())).permissions().mode() & 0o777
+}
+
+#[tokio::test]
+async fn traefik_starts_with_what_is_printed() {
+    let place = Place::new();
+    let file = place.file("traefik.yaml", &place.traefik_config(&[]).stdout);
+    let traefik = place.starts(&file).await;
+    let (_, overview) = http_get(&format!("{}/api/overview", traefik.api)).await.unwrap();
+    assert!(overview.contains(r#""providers":["Etcd"]"#), "{overview}");
+    // Characters that Traefik can refuse reach the routes; here there are none, so 404 and not 400.
+    for path in ["/%2F", "/%5C", "/%00", "/%3B", "/%25", "/%3F", "/%23", "/a//b"] {
+        serves_nothing(place.public, path).await;
+    }
+    let (status, metrics) = http_get(&format!("{}/metrics", traefik.api)).await.unwrap();
+    assert!(status == 200 && metrics.contains("traefik_config_reloads_total"), "{status} {metrics}");
+    let (public_api, _) = http_get(&format!("http://127.0.0.1:{}/api/overview", place.public)).await.unwrap();
+    assert_eq!(public_api, 404, "users must not reach Traefik's API");
+}
+
+#[tokio::test]
+async fn traefik_starts_with_every_setting_at_once() {
+    let place = Place::new();
+    let second = free_port();
+    let door = format!("web,other-door=127.0.0.1:{second}");
+    let secret = place.file("password", "it's \"secret\": #\\ \u{e9}\n");
+    let authority = place.file("ca.pem", &certificate());
+    let arguments = [
+        "--entry-point",
+        &door,
+        "--trusted-ips",
+        "10.0.0.0/8,fd00::/8",
+        "--etcd-endpoints",
+        "https://127.0.0.1:1,https://[::1]:1",
+        "--etcd-ca",
+        authority.to_str().unwrap(),
+        "--etcd-user",
+        "somebody",
+        "--etcd-password-file",
+        secret.to_str().unwrap(),
+        "--traefik-root-key",
+        "a.b/c_d-e",
+        "--log-level",
+        "debug",
+        "--log-format",
+        "json",
+        "--grace-seconds",
+        "0",
+        "--dir",
+        place.folder.path().to_str().unwrap(),
+    ];
+    let said = place.traefik_config(&arguments).stdout;
+    assert!(said.contains("traefik.yaml for Traefik 3."), "{said}");
+    let file = place.folder.path().join("traefik.yaml");
+    assert_eq!(mode(&file), 0o600, "it holds a password");
+    let _traefik = place.starts(&file).await;
+    serves_nothing(second, "/").await;
+}
+
+#[tokio::test]
+async fn an_older_release_is_written_for_without_newer_options() {
+    let place = Place::new();
+    let older = place.traefik_config(&["--traefik-version", "3.7.11"]).stdout;
+    assert!(older.contains("for Traefik 3.7.11") && !older.contains("aliasHeaders"), "{older}");
+    // Without the option the newest one starts too; it only warns.
+    let file = place.file("traefik.yaml", &older);
+    Traefik::start(&file, place.private, place.folder.path()).await;
+}
+
+#[tokio::test]
+async fn the_folder_holds_a_certificate_that_is_kept() {
+    let place = Place::new();
+    let folder = place.folder.path().join("new/traefik");
+    let arguments = ["--dir", folder.to_str().unwrap()];
+    let said = place.traefik_config(&arguments).stdout;
+    assert!(said.contains("default.crt is new"), "{said}");
+    let (certificate, key) = (folder.join("dynamic/default.crt"), folder.join("dynamic/default.key"));
+    assert_eq!([&folder, &folder.join("dynamic"), &key].map(|path| mode(path)), [0o700, 0o700, 0o600]);
+    let before = (std::fs::read(&certificate).unwrap(), std::fs::read(&key).unwrap());
+
+    let traefik = place.starts(&folder.join("traefik.yaml")).await;
+    let overview = format!("{}/api/overview", traefik.api);
+    eventually("the default certificate in Traefik", Duration::from_secs(10), || async {
+        let (_, body) = http_get(&overview).await?;
+        if body.contains(r#""certificates":{"total":1,"#) { Ok(()) } else { Err(body) }
+    })
+    .await;
+
+    let said = place.traefik_config(&arguments).stdout;
+    assert!(said.contains("was there and is kept"), "{said}");
+    assert_eq!((std::fs::read(&certificate).unwrap(), std::fs::read(&key).unwrap()), before);
+    let leftovers = std::fs::read_dir(folder.join("dynamic")).unwrap().count();
+    assert_eq!(leftovers, 3, "certificate, key and the file that names them");
+
+    std::fs::remove_file(&certificate).unwrap();
+    let api = format!("http://127.0.0.1:{}", place.private);
+    let essential = ["--etcd-endpoints", "http://127.0.0.1:1", "--traefik-api", &api];
+    let refused = pointsman(&[&["traefik-config"][..], &essential, &arguments].concat(), &[]);
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert!(refused.stderr.contains("default.key is there but"), "{refused:?}");
+    assert_eq!(std::fs::read(&key).unwrap(), before.1, "a key without its certificate is not touched");
+}
+
+#[test]
+fn what_does_not_fit_together_is_refused() {
+    let essential = ["traefik-config", "--etcd-endpoints", "http://127.0.0.1:1"];
+    for (args, sentence) in [
+        (&["--traefik-api", "https://traefik.example.org/x"][..], "as --private-address 127.0.0.1:8099"),
+        (
+            &["--traefik-api", "http://127.0.0.1:8099", "--entry-point", "a,b"],
+            "'b' needs an address; write --entry-point b=HOST:PORT",
+        ),
+        (
+            &["--traefik-api", "http://127.0.0.1:8000", "--ip", "127.0.0.1"],
+            "two entry points have the address 127.0.0.1:8000",
+        ),
+        (
+            &["--traefik-api", "http://127.0.0.1:8099", "--traefik-version", "3.6.1", "--strict-versions"],
+            "older than 3.7.9",
+        ),
+    ] {
+        let refused = pointsman(&[&essential[..], args].concat(), &[]);
+        assert_eq!(refused.code, 64, "{args:?}: {refused:?}");
+        assert!(refused.stderr.contains(sentence) && refused.stdout.is_empty(), "{args:?}: {refused:?}");
+    }
+}
+
+#[test]
+fn a_password_is_not_printed() {
+    let place = Place::new();
+    let secret = place.file("password", "hunter2");
+    let user = ["--etcd-user", "me", "--etcd-password-file", secret.to_str().unwrap()];
+    let printed = place.traefik_config(&user).stdout;
+    assert!(printed.contains("username: \"me\"") && printed.contains("# fill in"), "{printed}");
+    assert!(!printed.contains("hunter2"));
+}
+
+fn certificate() -> String {
+    rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate").cert.pem()
+}

@@ -1,0 +1,6 @@
+//! Programs, ports and patience.
+
+pub(crate) mod pointsman;
+pub(crate) mod process;
+pub(crate) mod traefik;
+pub(crate) mod wait;

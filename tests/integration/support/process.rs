@@ -1,0 +1,74 @@
+//! Foreign programs as children: found by one rule, never left behind, their log at hand when something fails.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+/// Where a program is: named by its variable, fetched into the checkout, or on the PATH.
+pub(crate) fn program(name: &str) -> PathBuf {
+    let variable = format!("POINTSMAN_TEST_{}", name.to_uppercase());
+    if let Some(path) = std::env::var_os(&variable) {
+        let path = PathBuf::from(path);
+        assert!(path.is_file(), "{variable} names {}, which is no file", path.display());
+        return path;
+    }
+    let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join(".pointsman/bin").join(name);
+    let on_path = std::env::var_os("PATH").unwrap_or_default();
+    std::iter::once(fetched)
+        .chain(std::env::split_paths(&on_path).map(|folder| folder.join(name)))
+        .find(|path| path.is_file())
+        .unwrap_or_else(|| panic!("{name} is not here: run `make setup`, or name it in {variable}"))
+}
+
+/// A port that nobody listens on now. It is odd: Linux takes the even ones for outgoing connections.
+pub(crate) fn free_port() -> u16 {
+    std::iter::repeat_with(|| {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        listener.local_addr().expect("an address").port()
+    })
+    .find(|port| port % 2 == 1)
+    .expect("some port is odd")
+}
+
+/// A running child. Dropped, it is killed; the kernel kills it too when this process dies.
+pub(crate) struct Running {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Running {
+    /// Starts a program with a bare environment; what it says goes into a file in `folder`.
+    pub(crate) fn start(program: &Path, args: &[impl AsRef<OsStr>], folder: &Path) -> Self {
+        let log = folder.join(format!("{}.log", program.file_name().expect("a name").to_string_lossy()));
+        let output = std::fs::File::create(&log).expect("a log file");
+        let child = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "--"])
+            .arg(program)
+            .args(args)
+            .env_clear()
+            .current_dir(folder)
+            .stdin(Stdio::null())
+            .stderr(output.try_clone().expect("a second handle"))
+            .stdout(output)
+            .spawn()
+            .unwrap_or_else(|e| panic!("{} can't be started: {e}", program.display()));
+        Self { child, log }
+    }
+
+    /// What it has said so far.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Whether and how it has ended.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("a child of ours")
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
