@@ -2,16 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument, error, info_span};
+use tracing::{Instrument, error, info_span, warn};
+
+/// How long listeners may go on with the requests they have after a stop, before the rest of us stops too.
+const DRAIN_MAX: Duration = Duration::from_secs(5);
 
 /// Starts named tasks and stops them all; a task that ends by itself ends the process.
+///
+/// It stops in two stages: first those who take requests, and, when they have answered the last one, those who do the work.
 #[derive(Debug, Clone, Default)]
 pub struct Lifecycle {
-    stop: CancellationToken,
+    draining: CancellationToken,
+    stopping: CancellationToken,
+    front: TaskTracker,
     tasks: TaskTracker,
     crashed: Arc<Mutex<Option<String>>>,
 }
@@ -23,15 +32,21 @@ impl Lifecycle {
         Self::default()
     }
 
-    /// The token that is cancelled when everything should stop.
+    /// The token that is cancelled when no more requests should be taken: at the beginning of a stop.
+    #[must_use]
+    pub fn draining(&self) -> CancellationToken {
+        self.draining.clone()
+    }
+
+    /// The token that is cancelled when all work should stop: after the last request was answered.
     #[must_use]
     pub fn stopping(&self) -> CancellationToken {
-        self.stop.clone()
+        self.stopping.clone()
     }
 
     /// Asks everything to stop.
     pub fn stop(&self) {
-        self.stop.cancel();
+        self.draining.cancel();
     }
 
     /// Runs a task for the whole life of the process. It must end only after [`Lifecycle::stopping`] is cancelled; if it
@@ -40,27 +55,44 @@ impl Lifecycle {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let (stop, crashed) = (self.stop.clone(), self.crashed.clone());
-        let inner = self.tasks.spawn(task.instrument(info_span!("task", name)));
-        self.tasks.spawn(async move {
+        self.start(&self.tasks, &self.stopping, name, task);
+    }
+
+    /// Runs a task that takes requests: it ends after [`Lifecycle::draining`] is cancelled, once it has answered them.
+    pub fn spawn_front<F>(&self, name: &'static str, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.start(&self.front, &self.draining, name, task);
+    }
+
+    fn start<F>(&self, tracker: &TaskTracker, may_end: &CancellationToken, name: &'static str, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (may_end, draining, crashed) = (may_end.clone(), self.draining.clone(), self.crashed.clone());
+        let inner = tracker.spawn(task.instrument(info_span!("task", name)));
+        tracker.spawn(async move {
             let ended = inner.await;
-            if ended.is_err() || !stop.is_cancelled() {
+            if ended.is_err() || !may_end.is_cancelled() {
                 error!(task = name, "The task {name} ended by itself; stopping");
-                crashed
-                    .lock()
-                    .unwrap_or_else(std::sync::PoisonError::into_inner)
-                    .get_or_insert_with(|| name.to_owned());
-                stop.cancel();
+                crashed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| name.to_owned());
+                draining.cancel();
             }
         });
     }
 
     /// Waits until every task has ended after a stop, and says which task ended by itself, if one did.
     pub async fn finished(&self) -> Result<(), String> {
-        self.stop.cancelled().await;
+        self.draining.cancelled().await;
+        self.front.close();
+        if timeout(DRAIN_MAX, self.front.wait()).await.is_err() {
+            warn!("Some requests were still open after {} s; stopping all the same", DRAIN_MAX.as_secs());
+        }
+        self.stopping.cancel();
         self.tasks.close();
         self.tasks.wait().await;
-        match self.crashed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone() {
+        match self.crashed.lock().unwrap_or_else(PoisonError::into_inner).clone() {
             Some(name) => Err(name),
             None => Ok(()),
         }
@@ -97,6 +129,55 @@ impl Readiness {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<&'static str, String>> {
-        self.waiting.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn those_who_take_requests_end_first() {
+        let lifecycle = Lifecycle::new();
+        let (order, mut ended) = tokio::sync::mpsc::unbounded_channel();
+        let (worker, front) = (order.clone(), order);
+        let (stopping, draining) = (lifecycle.stopping(), lifecycle.draining());
+        lifecycle.spawn("worker", async move {
+            stopping.cancelled().await;
+            let _ = worker.send("worker");
+        });
+        lifecycle.spawn_front("front", async move {
+            draining.cancelled().await;
+            let _ = front.send("front");
+        });
+        lifecycle.stop();
+        assert_eq!(lifecycle.finished().await, Ok(()));
+        assert_eq!((ended.recv().await, ended.recv().await), (Some("front"), Some("worker")));
+    }
+
+    #[tokio::test]
+    async fn a_task_that_ends_by_itself_ends_everything() {
+        let lifecycle = Lifecycle::new();
+        let stopping = lifecycle.stopping();
+        lifecycle.spawn("steady", async move { stopping.cancelled().await });
+        lifecycle.spawn("short", async {});
+        assert_eq!(lifecycle.finished().await, Err("short".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_named() {
+        let lifecycle = Lifecycle::new();
+        lifecycle.spawn("wild", async { panic!("on purpose") });
+        assert_eq!(lifecycle.finished().await, Err("wild".to_owned()));
+    }
+
+    #[test]
+    fn ready_is_earned() {
+        let readiness = Readiness::new();
+        readiness.hold("routes", "not read yet");
+        assert_eq!(readiness.missing(), BTreeMap::from([("routes", "not read yet".to_owned())]));
+        readiness.release("routes");
+        assert!(readiness.missing().is_empty());
     }
 }

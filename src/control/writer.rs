@@ -223,13 +223,14 @@ impl Writer {
                         Done { existed: old.is_some(), covered_by: ours }
                     }),
                 },
-                Change::Delete { spec } => Ok(match table.remove(spec) {
-                    None => Done { existed: false, covered_by: now_epoch().map(|epoch| (epoch, head.n - 1)) },
-                    Some(_) => {
-                        changed.insert(spec.clone(), commit::record_bytes(None));
-                        Done { existed: true, covered_by: ours }
-                    }
-                }),
+                Change::Delete { spec } if table.remove(spec).is_some() => {
+                    changed.insert(spec.clone(), commit::record_bytes(None));
+                    Ok(Done { existed: true, covered_by: ours })
+                }
+                // There was none, and the hub takes that as done: so it must be true of every Traefik as well.
+                Change::Delete { .. } => {
+                    Ok(Done { existed: false, covered_by: now_epoch().map(|epoch| (epoch, head.n - 1)) })
+                }
             };
             outcomes.push(outcome);
         }
@@ -344,8 +345,8 @@ impl Writer {
         }
     }
 
-    /// What the tree's marker says, if it should say something else and we may change it.
-    fn lag(&self) -> Option<Option<Marker>> {
+    /// The revision of the tree's marker, if the marker should say something else and we may change it.
+    fn lag(&self) -> Option<Revision> {
         let view = self.mirror.read();
         let (Some(head), true) = (&view.head, view.records_loaded && view.tree_loaded && !view.head_is_broken) else {
             return None;
@@ -367,7 +368,7 @@ impl Writer {
         let wanted = self.marker(&head.epoch, head.n);
         let now = view.tree.marker.as_ref();
         let ahead = now.is_some_and(|marker| marker.epoch == head.epoch && marker.n > head.n);
-        (may_project && !ahead && now != Some(&wanted)).then(|| view.tree.marker.clone())
+        (may_project && !ahead && now != Some(&wanted)).then_some(view.tree.marker_revision)
     }
 
     /// Whether the tree is ours to change: written by this layout with these settings, or by an older layout.

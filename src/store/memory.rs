@@ -65,10 +65,10 @@ impl MemoryStore {
         }
         let mut puts = std::collections::BTreeSet::new();
         for op in &txn.ops {
-            if let Op::Put { key, .. } = op {
-                if !puts.insert(key.as_str()) {
-                    return refused("duplicate key given in txn request");
-                }
+            if let Op::Put { key, .. } = op
+                && !puts.insert(key.as_str())
+            {
+                return refused("duplicate key given in txn request");
             }
         }
         let overlaps = txn.ops.iter().any(|op| match op {

@@ -262,11 +262,10 @@ async fn resolve(name: &str, port: u16, known: &mut BTreeSet<String>) {
 
 fn log_change(url: &str, before: &Status, after: &Status) {
     match (before, after) {
-        (Status::Serving(_), Status::Serving(_)) => {}
+        (Status::Serving(_), Status::Serving(_)) | (_, Status::Unknown) => {}
         (_, Status::Serving(marker)) => info!(traefik = %url, %marker, "The Traefik at {url} serves our routes"),
         (_, Status::Empty) => warn!(traefik = %url, "The Traefik at {url} is up and has none of our routes"),
         (_, Status::Down) => warn!(traefik = %url, "The Traefik at {url} is down: nobody listens there"),
         (_, Status::Silent(reason)) => warn!(traefik = %url, reason, "The Traefik at {url} does not answer: {reason}"),
-        (_, Status::Unknown) => {}
     }
 }
