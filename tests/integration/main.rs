@@ -6,3 +6,4 @@ mod cli_docs;
 mod cli_help;
 mod cli_refusals;
 mod cli_traefik_config;
+mod control;

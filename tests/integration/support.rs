@@ -1,5 +1,7 @@
 //! Programs, ports and patience.
 
+pub(crate) mod fake_traefik;
+pub(crate) mod flaky_store;
 pub(crate) mod pointsman;
 pub(crate) mod process;
 pub(crate) mod traefik;

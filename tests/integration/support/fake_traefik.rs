@@ -1,0 +1,90 @@
+//! A Traefik that reads its tree from any store and shows its marker, and that a test can hold back.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use pointsman::store::follow::{Follower, Update};
+use pointsman::store::{Event, SharedStore};
+use pointsman::traefik::fixed::{MARKER_HEADER, MARKER_KEY};
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use url::Url;
+
+type Keys = BTreeMap<String, String>;
+
+/// Shows what a Traefik would show that serves the tree under `root_key/`. Ends with its value.
+pub(crate) struct FakeTraefik {
+    pub(crate) url: Url,
+    held: watch::Sender<bool>,
+    serving: Arc<Mutex<Keys>>,
+    _tasks: JoinSet<()>,
+}
+
+impl FakeTraefik {
+    pub(crate) async fn start(store: SharedStore, root_key: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url = format!("http://{}", listener.local_addr().expect("an address")).parse().expect("a URL");
+        let serving: Arc<Mutex<Keys>> = Arc::default();
+        let held = watch::Sender::new(false);
+        let mut tasks = JoinSet::new();
+        let app = Router::new().route("/api/http/middlewares/{name}", get(marker)).with_state(serving.clone());
+        tasks.spawn(async move { axum::serve(listener, app).await.expect("serves") });
+        let prefix = format!("{root_key}/");
+        let (mut hold, shown) = (held.subscribe(), serving.clone());
+        tasks.spawn(async move {
+            let mut follower = Follower::new(store, prefix.clone());
+            let mut keys = Keys::new();
+            loop {
+                match follower.next().await {
+                    Update::Reset(listing) => {
+                        keys = listing
+                            .entries
+                            .into_iter()
+                            .map(|e| (e.key, String::from_utf8(e.value).expect("text")))
+                            .collect();
+                    }
+                    Update::Changes(changes) => {
+                        for event in changes.events {
+                            match event {
+                                Event::Put(e) => drop(keys.insert(e.key, String::from_utf8(e.value).expect("text"))),
+                                Event::Delete { key } => drop(keys.remove(&key)),
+                            }
+                        }
+                    }
+                    Update::Lost(_) => continue,
+                }
+                hold.wait_for(|held| !held).await.expect("the test goes on");
+                *shown.lock().expect("not poisoned") =
+                    keys.iter().map(|(k, v)| (k.strip_prefix(&prefix).unwrap_or(k).to_owned(), v.clone())).collect();
+            }
+        });
+        Self { url, held, serving, _tasks: tasks }
+    }
+
+    /// Whether it keeps to what it serves now.
+    pub(crate) fn hold(&self, held: bool) {
+        self.held.send_replace(held);
+    }
+
+    /// The URL of a route's server, as far as a leaf router of exactly this rule says.
+    pub(crate) fn target(&self, rule: &str) -> Option<String> {
+        let keys = self.serving.lock().expect("not poisoned");
+        let key = keys.iter().find(|(k, v)| k.ends_with("/rule") && *v == rule)?.0;
+        let name = key.split('/').nth(2)?;
+        keys.get(&format!("http/services/{name}/loadbalancer/servers/0/url")).cloned()
+    }
+}
+
+async fn marker(State(keys): State<Arc<Mutex<Keys>>>) -> Response {
+    match keys.lock().expect("not poisoned").get(MARKER_KEY) {
+        Some(marker) => json!({"headers": {"customResponseHeaders": {MARKER_HEADER: marker}}}).to_string().into_response(),
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
+}
