@@ -130,10 +130,8 @@ impl ControlPlane {
             .map_err(|_| ControlError::Unavailable("too many changes are waiting".to_owned()))?;
         let late = || ControlError::Unavailable("the store took too long".to_owned());
         let done = timeout_at(deadline, answered).await.map_err(|_| late())?.map_err(|_| late())??;
-        if let Some(covered) = &done.covered_by {
-            let (epoch, n) = covered;
-            self.fleet.covered(epoch, *n, deadline).await.map_err(ControlError::NotRouted)?;
-        }
+        let (epoch, n) = &done.covered_by;
+        self.fleet.covered(epoch, *n, deadline).await.map_err(ControlError::NotRouted)?;
         Ok(done.existed)
     }
 

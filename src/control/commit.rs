@@ -85,13 +85,15 @@ pub(super) async fn commit_records(
     let give_up = Instant::now() + STORE_PATIENCE;
     let head_revision = txn.guards.iter().find(|guard| guard.key == head_key).map_or(0, |guard| guard.mod_revision);
     let mut wait = Duration::from_millis(20);
+    let mut lost = false;
     loop {
         let error = match store.commit(txn.clone()).await {
             Err(error @ StoreError::Unavailable(_)) => error,
             // A first try whose answer got lost may have happened, and then the second one meets its own head.
-            Ok(Commit::Conflict(revision)) => return Ok(settle(mirror, head, revision, give_up).await),
+            Ok(Commit::Conflict(revision)) if lost => return settle(mirror, head, revision, give_up).await,
             other => return other,
         };
+        lost = true;
         warn!(%error, "The answer to a commit got lost: {error}; looking what became of it");
         loop {
             if Instant::now() + wait >= give_up {
@@ -110,7 +112,7 @@ pub(super) async fn commit_records(
                         Some(entry) if entry.value == head.to_string().as_bytes() => {
                             Ok(Commit::Done(entry.mod_revision))
                         }
-                        _ => Ok(settle(mirror, head, read.revision, give_up).await),
+                        _ => settle(mirror, head, read.revision, give_up).await,
                     };
                 }
             }
@@ -118,15 +120,14 @@ pub(super) async fn commit_records(
     }
 }
 
-/// The head has moved on. Was that us?
-async fn settle(mirror: &Mirror, head: &Head, revision: Revision, give_up: Instant) -> Commit {
-    // The mirror has heard of every head since; only a relist may have swallowed ours, and then the caller's change is
-    // looked at anew and found to be there.
-    let _ = mirror.wait(give_up, |view| view.records_revision >= revision || view.head.as_ref() == Some(head)).await;
+/// The head has moved on. Was that us? The mirror has heard of every head since, apart from those that a relist swallowed:
+/// then it can't be known, and the caller has to ask again.
+async fn settle(mirror: &Mirror, head: &Head, revision: Revision, give_up: Instant) -> Result<Commit, StoreError> {
+    let _ = mirror.wait(give_up, |view| view.records_revision >= revision).await;
     let view = mirror.read();
-    if view.heads.iter().any(|seen| seen == head) {
-        Commit::Done(view.records_revision)
-    } else {
-        Commit::Conflict(revision)
+    match view.heads.iter().rev().find(|seen| seen.n == head.n && seen.epoch == head.epoch) {
+        Some(seen) if seen == head => Ok(Commit::Done(view.records_revision)),
+        Some(_) => Ok(Commit::Conflict(revision)),
+        None => Err(StoreError::Unavailable("what became of a commit can't be known".to_owned())),
     }
 }

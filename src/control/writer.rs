@@ -20,7 +20,7 @@ use crate::clock::SharedClock;
 use crate::lifecycle::Readiness;
 use crate::route::record::Head;
 use crate::route::{Route, RouteData, RouteSpec, RouteTable, Target};
-use crate::store::{Commit, Revision, SharedStore, StoreError, Txn};
+use crate::store::{Commit, Guard, Revision, SharedStore, StoreError, Txn};
 use crate::traefik::fleet::Fleet;
 use crate::traefik::marker::{LAYOUT, Marker};
 use crate::traefik::name;
@@ -52,8 +52,8 @@ pub(super) enum Change {
 pub(super) struct Done {
     /// Whether there was a route.
     pub(super) existed: bool,
-    /// What the fleet must serve; `None` if it has nothing to serve.
-    pub(super) covered_by: Option<(String, u64)>,
+    /// What the fleet must serve.
+    pub(super) covered_by: (String, u64),
 }
 
 /// A change, and where its outcome goes.
@@ -193,20 +193,20 @@ impl Writer {
         let view = self.mirror.read();
         let limits = self.store.limits();
         let head = next_head(view.head.as_ref());
-        let now_epoch = || view.head.as_ref().map(|head| head.epoch.clone());
         let mut table = view.table.clone();
         let mut changed: BTreeMap<RouteSpec, usize> = BTreeMap::new();
         let mut outcomes = Vec::new();
+        let mut fence = false;
         for command in waiting {
             let bytes: usize = changed.values().sum();
             if changed.len() + HEAD_OPS + MARKER_OPS >= limits.ops_max || bytes > limits.bytes_max / 2 {
                 break;
             }
-            let ours = Some((head.epoch.clone(), head.n));
+            let ours = (head.epoch.clone(), head.n);
             let outcome = match &command.change {
                 Change::Put { spec, target, data } => match table.get(spec).cloned() {
                     Some(old) if old.target == *target && old.data == *data => {
-                        Ok(Done { existed: true, covered_by: Some((head.epoch.clone(), old.n)) })
+                        Ok(Done { existed: true, covered_by: (head.epoch.clone(), old.n) })
                     }
                     old => self.refusal(&view, &table, spec, old.is_none()).map_or(Ok(()), Err).map(|()| {
                         let created = old.as_ref().map_or_else(|| self.clock.now(), |old| old.created);
@@ -227,14 +227,17 @@ impl Writer {
                     changed.insert(spec.clone(), commit::record_bytes(None));
                     Ok(Done { existed: true, covered_by: ours })
                 }
-                // There was none, and the hub takes that as done: so it must be true of every Traefik as well.
+                // There was none, and the hub takes that as done. So it must be true of every Traefik, and stay true: an add
+                // that is still on its way to the store must not come after it. Moving the head sees to both.
                 Change::Delete { .. } => {
-                    Ok(Done { existed: false, covered_by: now_epoch().map(|epoch| (epoch, head.n - 1)) })
+                    fence = true;
+                    Ok(Done { existed: false, covered_by: ours })
                 }
             };
             outcomes.push(outcome);
         }
-        let (txn, projected) = self.transaction(&view, &table, &changed, &head);
+        let (txn, projected) =
+            if fence || !changed.is_empty() { self.transaction(&view, &table, &changed, &head) } else { (None, false) };
         Group { taken: outcomes.len(), outcomes, txn, projected, head_revision: view.head_revision }
     }
 
@@ -263,9 +266,6 @@ impl Writer {
         changed: &BTreeMap<RouteSpec, usize>,
         head: &Head,
     ) -> (Option<(Txn, Head)>, bool) {
-        if changed.is_empty() {
-            return (None, false);
-        }
         let mut txn = Txn::default();
         let changes = changed.keys().map(|spec| (spec, table.get(spec)));
         commit::add_records(&mut txn, &self.settings, changes, head, view.head_revision);
@@ -290,7 +290,7 @@ impl Writer {
     /// Brings Traefik's tree to the records as they are now, step by step, until nothing is left to do.
     async fn project(&self) {
         for _ in 0..PLANS_MAX {
-            let (steps, head, covered, mut revision) = {
+            let (steps, head, covered, mut head_guard, mut revision) = {
                 let view = self.mirror.read();
                 let Some(head) = view.head.clone().filter(|_| self.may_project(&view)) else { return };
                 let now = view.tree.marker.as_ref().filter(|marker| marker.epoch == head.epoch);
@@ -298,16 +298,20 @@ impl Writer {
                     return; // The tree is ahead of what we have heard of the records.
                 }
                 let covered = now.map_or(0, |marker| marker.n);
+                // A marker of another epoch doesn't tell which of the two is older: only the store's own head does.
+                let head_guard = now
+                    .is_none()
+                    .then(|| Guard { key: self.settings.records.head(), mod_revision: view.head_revision });
                 let steps = self.plan(&view, &view.table, (0, 0));
                 let is_ours = view.tree.marker.as_ref() == Some(&self.marker(&head.epoch, head.n));
                 if is_ours && steps.iter().all(|step| step.edits.is_empty()) {
                     return;
                 }
-                (steps, head, covered, view.tree.marker_revision)
+                (steps, head, covered, head_guard, view.tree.marker_revision)
             };
             for step in steps {
                 let marker = self.marker(&head.epoch, if step.complete { head.n } else { covered });
-                let mut txn = Txn::default();
+                let mut txn = Txn { guards: head_guard.take().into_iter().collect(), ops: Vec::new() };
                 commit::add_edits(&mut txn, &self.settings, step.edits, &marker, revision);
                 match self.store.commit(txn).await {
                     Ok(Commit::Done(at)) => revision = at,

@@ -55,10 +55,11 @@ impl Settings {
         format!("{:08x}", u32::from_be_bytes(hash.as_ref()[..4].try_into().expect("a SHA-256 hash has 32 bytes")))
     }
 
-    /// The keys that are always there, relative to the root key, without the marker's value. The root router comes with the
-    /// first route: a router without children is an error in Traefik's eyes.
+    /// The keys that don't depend on the routes, relative to the root key, without the marker. They come with the first
+    /// route: a Traefik that answers 404 to everybody is worse than one that isn't ready, and a router without children is
+    /// an error in its eyes.
     #[must_use]
-    pub fn keys(&self, with_root: bool) -> BTreeMap<String, String> {
+    pub fn keys(&self) -> BTreeMap<String, String> {
         let mut keys = BTreeMap::new();
         let mut put = |key: &str, value: &str| keys.insert(key.to_owned(), value.to_owned());
         let entry_points = self.entry_points.join(",");
@@ -66,11 +67,9 @@ impl Settings {
         put("http/routers/sentinel/rule", &format!("Path(`{SENTINEL_PATH}`)"));
         put("http/routers/sentinel/priority", "1000000");
         put("http/routers/sentinel/entryPoints", &entry_points);
-        if with_root {
-            put(&format!("http/routers/{}/rule", name::ROOT), "PathPrefix(`/`)");
-            put(&format!("http/routers/{}/priority", name::ROOT), "10");
-            put(&format!("http/routers/{}/entryPoints", name::ROOT), &entry_points);
-        }
+        put(&format!("http/routers/{}/rule", name::ROOT), "PathPrefix(`/`)");
+        put(&format!("http/routers/{}/priority", name::ROOT), "10");
+        put(&format!("http/routers/{}/entryPoints", name::ROOT), &entry_points);
         let Some(pages_url) = self.pages_url.as_ref().map(|url| url.as_str().trim_end_matches('/')) else {
             put("http/routers/sentinel/service", "ping@internal");
             put("http/routers/sentinel/middlewares", MARKER_MIDDLEWARE);
@@ -98,9 +97,7 @@ impl Settings {
         put("http/middlewares/pages/errors/query", "/error/{status}?url={url}");
         // Naming one header that nobody sends keeps the user's cookies out of the request for the page.
         put("http/middlewares/pages/errors/errorRequestHeaders", "X-Pointsman-None");
-        if with_root {
-            put(&format!("http/routers/{}/middlewares", name::ROOT), "pages");
-        }
+        put(&format!("http/routers/{}/middlewares", name::ROOT), "pages");
         keys
     }
 

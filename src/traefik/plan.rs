@@ -108,7 +108,10 @@ impl<'a> Planner<'a> {
     }
 
     fn fixed(&mut self) {
-        let wanted = self.settings.keys(self.tree.has_root() || !self.table.is_empty());
+        if self.table.is_empty() && !self.tree.has_root() {
+            return;
+        }
+        let wanted = self.settings.keys();
         let (puts, deletes) = self.tree.fixed_difference(&wanted);
         let puts = puts.into_iter().map(|(key, value)| Edit::Put { key, value });
         self.unit(puts.chain(deletes.into_iter().map(|key| Edit::Delete { key })).collect());

@@ -69,13 +69,8 @@ impl Tree {
     #[must_use]
     pub fn fixed_difference(&self, wanted: &BTreeMap<String, String>) -> (BTreeMap<String, String>, Vec<String>) {
         let puts = wanted.iter().filter(|(k, v)| self.fixed.get(*k) != Some(v)).map(|(k, v)| (k.clone(), v.clone()));
-        let root = format!("http/routers/{}/", name::ROOT);
-        let deletes = self.fixed.keys().filter(|k| {
-            // The request header's key goes with the marker. The root router, once there, stays.
-            !wanted.contains_key(*k)
-                && *k != MARKER_REQUEST_KEY
-                && !(k.starts_with(&root) && wanted.keys().all(|w| !w.starts_with(&root)))
-        });
+        // The request header's key goes with the marker.
+        let deletes = self.fixed.keys().filter(|k| !wanted.contains_key(*k) && *k != MARKER_REQUEST_KEY);
         (puts.collect(), deletes.cloned().collect())
     }
 

@@ -57,7 +57,9 @@ fn replica_with(store: SharedStore, traefiks: &[&FakeTraefik], settings: Setting
     let sources = traefiks.iter().map(|t| Source::Url(t.url.clone())).collect();
     let stopping = lifecycle.stopping();
     let run = fleet.clone().run(sources);
-    lifecycle.spawn("fleet", async move { let _ = stopping.run_until_cancelled(run).await; });
+    lifecycle.spawn("fleet", async move {
+        let _ = stopping.run_until_cancelled(run).await;
+    });
     let control = ControlPlane::start(&lifecycle, &readiness, Arc::new(SystemClock), store, fleet, settings);
     Replica { control, readiness, lifecycle }
 }
@@ -188,8 +190,30 @@ async fn repeating_a_call_writes_nothing() {
     add(&replica, "/user/jane", 2).await.expect("routed");
     let before = revision(&store).await;
     add(&replica, "/user/jane", 2).await.expect("routed");
-    assert!(!replica.control.remove(spec("/user/nobody")).await.expect("routed"));
     assert_eq!(revision(&store).await, before);
+}
+
+#[tokio::test]
+async fn a_delete_of_nothing_fences_an_add_that_is_still_on_its_way() {
+    let store = MemoryStore::new();
+    let traefik = FakeTraefik::start(Arc::new(store.clone()), "traefik").await;
+    let replica = replica(Arc::new(store.clone()), &[&traefik]);
+    add(&replica, "/user/jane", 2).await.expect("routed");
+    let head = store.get("p/hub/head").await.expect("readable").entry.expect("a head");
+    assert!(!replica.control.remove(spec("/user/bob")).await.expect("routed"));
+    let late = Op::Put { key: "p/hub/routes/user/bob".into(), value: vec![] };
+    let guard = Guard { key: head.key, mod_revision: head.mod_revision };
+    let late = store.commit(Txn { guards: vec![guard], ops: vec![late] }).await.expect("answered");
+    assert!(matches!(late, pointsman::store::Commit::Conflict(_)));
+}
+
+#[tokio::test]
+async fn an_empty_table_makes_no_traefik_ready() {
+    let store = MemoryStore::new();
+    let traefik = FakeTraefik::start(Arc::new(store.clone()), "traefik").await;
+    let replica = replica(Arc::new(store.clone()), &[&traefik]);
+    assert!(!replica.control.remove(spec("/user/bob")).await.expect("routed"));
+    assert!(keys(&store, "traefik/http/routers/").await.is_empty());
 }
 
 #[tokio::test]

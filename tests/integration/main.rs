@@ -1,5 +1,7 @@
 //! Everything that needs a process, a socket or a real service. The list of modules is the table of contents.
 
+#![expect(clippy::disallowed_methods, reason = "tests start tasks as they please")]
+
 mod support;
 
 mod cli_docs;

@@ -84,7 +84,9 @@ impl FakeTraefik {
 
 async fn marker(State(keys): State<Arc<Mutex<Keys>>>) -> Response {
     match keys.lock().expect("not poisoned").get(MARKER_KEY) {
-        Some(marker) => json!({"headers": {"customResponseHeaders": {MARKER_HEADER: marker}}}).to_string().into_response(),
+        Some(marker) => {
+            json!({"headers": {"customResponseHeaders": {MARKER_HEADER: marker}}}).to_string().into_response()
+        }
         None => StatusCode::NOT_FOUND.into_response(),
     }
 }
