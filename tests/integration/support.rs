@@ -1,5 +1,7 @@
 //! Programs, ports and patience.
 
+pub(crate) mod api;
+pub(crate) mod http;
 pub(crate) mod pointsman;
 pub(crate) mod process;
 pub(crate) mod traefik;
