@@ -42,12 +42,14 @@ pub struct JwtSettings {
     pub jwks_file: Option<PathBuf>,
     /// Where a JSON Web Key Set is served.
     pub jwks_url: Option<Url>,
-    /// The `iss` that a token must have; without it any will do.
-    pub issuer: Option<String>,
-    /// The `aud` of a token must be, or contain, one of these; without them any will do.
+    /// The `iss` that a token must have: else whoever shares the issuer's key would count.
+    pub issuer: String,
+    /// The `aud` of a token must be, or contain, one of these: else tokens for other services would count.
     pub audiences: Vec<String>,
     /// The algorithms that are allowed, as `RS256`; empty: all that fit the keys.
     pub algorithms: Vec<String>,
+    /// The claim with the scopes: a text with blanks between them, or a list.
+    pub scope_claim: String,
     /// What the names of our scopes begin with, as `pointsman:`.
     pub scope_prefix: String,
     /// The claim that limits a token to the routes below a prefix.
@@ -60,9 +62,10 @@ impl Default for JwtSettings {
             key_files: Vec::new(),
             jwks_file: None,
             jwks_url: None,
-            issuer: None,
+            issuer: String::new(),
             audiences: Vec::new(),
             algorithms: Vec::new(),
+            scope_claim: "scope".to_owned(),
             scope_prefix: String::new(),
             routes_claim: "routes".to_owned(),
         }
@@ -222,6 +225,9 @@ fn fingerprint(token: &str) -> [u8; 32] {
 
 impl JwtRules {
     fn new(settings: &JwtSettings) -> Result<Self, AuthError> {
+        if settings.issuer.is_empty() || settings.audiences.is_empty() {
+            return Err(AuthError("JWTs are asked for, so give --jwt-issuer and --jwt-audience as well".to_owned()));
+        }
         let allowed = Algorithms::parse(&settings.algorithms).map_err(AuthError)?;
         let mut keys = Vec::new();
         for path in &settings.key_files {
@@ -243,6 +249,7 @@ impl JwtRules {
             allowed,
             issuer: settings.issuer.clone(),
             audiences: settings.audiences.clone(),
+            scope_claim: settings.scope_claim.clone(),
             scope_prefix: settings.scope_prefix.clone(),
             routes_claim: settings.routes_claim.clone(),
         };

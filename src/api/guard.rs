@@ -60,27 +60,41 @@ async fn answer(state: &ApiState, request: Request, next: Next) -> Response {
 fn log(method: &Method, path: &str, response: &Response, start: Instant) {
     let status = response.status().as_u16();
     let ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let reason = response.extensions().get::<Reason>().map(|Reason(why)| shown(why)).unwrap_or_default();
-    let because = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+    let reason = response.extensions().get::<Reason>().map(|Reason(why)| one_line(why));
+    let because = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    let reason = reason.map(tracing::field::display);
     // A probe that finds us not ready comes every few seconds, and what is missing was logged where it went missing.
     let probe = matches!(path, "/healthz" | "/readyz");
     if !probe && (status == 403 || status >= 500) {
-        warn!(%method, path, status, ms, reason, "{method} {path} {status} in {ms} ms{because}");
+        warn!(%method, %path, status, ms, reason, "{method} {path} {status} in {ms} ms{because}");
     } else if matches!(*method, Method::POST | Method::DELETE) {
-        info!(%method, path, status, ms, reason, "{method} {path} {status} in {ms} ms{because}");
+        info!(%method, %path, status, ms, reason, "{method} {path} {status} in {ms} ms{because}");
     } else {
-        debug!(%method, path, status, ms, reason, "{method} {path} {status} in {ms} ms{because}");
+        debug!(%method, %path, status, ms, reason, "{method} {path} {status} in {ms} ms{because}");
     }
 }
 
-/// Text from a client, decoded and made fit for one log line.
+/// A path, decoded and made fit for one log line.
 fn shown(text: &str) -> String {
     let decoded = percent_decode_str(text).decode_utf8_lossy();
-    let mut shown: String = decoded.chars().take(PATH_SHOWN_MAX).flat_map(char::escape_debug).collect();
+    let mut shown = one_line(&decoded.chars().take(PATH_SHOWN_MAX).collect::<String>());
     if decoded.chars().nth(PATH_SHOWN_MAX).is_some() {
         shown.push('…');
     }
     shown
+}
+
+/// Escapes what could forge or garble a line; quotes stay as they are.
+fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        if matches!(c, '\'' | '"') {
+            line.push(c);
+        } else {
+            line.extend(c.escape_debug());
+        }
+    }
+    line
 }
 
 /// Polls a future to its end or to its panic, whose message it returns.

@@ -34,6 +34,10 @@ async fn perform(state: &ApiState, request: Request) -> Result<Answer, Answer> {
     })?;
     // The raw path: one decoding, by `RouteSpec`, is all it may see.
     let path = request.uri().path().strip_prefix(BASE).unwrap_or_default();
+    if !path.is_ascii() {
+        let says = "the path has bytes that must be percent-encoded in a URL";
+        return Err(Answer::sentence(StatusCode::BAD_REQUEST, says));
+    }
     let spec = parse_spec(path, state.settings.host_routing)
         .map_err(|error| Answer::sentence(StatusCode::BAD_REQUEST, error.to_string()))?;
     match verb {

@@ -4,6 +4,14 @@
 
 mod support;
 
+mod api_auth;
+mod api_http;
+mod api_jwt;
+mod api_limits;
+mod api_listen;
+mod api_log;
+mod api_pages;
+mod api_routes;
 mod cli_docs;
 mod cli_help;
 mod cli_refusals;

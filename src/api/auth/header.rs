@@ -15,7 +15,10 @@ pub(super) enum Credentials<'a> {
 pub(super) fn credentials(headers: &HeaderMap) -> Result<Credentials<'_>, &'static str> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let value = match (values.next(), values.next()) {
-        (Some(value), None) => value.to_str().map_err(|_| "the Authorization header is not plain text")?,
+        // Not `to_str`, which takes a tab for unreadable.
+        (Some(value), None) => {
+            std::str::from_utf8(value.as_bytes()).map_err(|_| "the Authorization header is not plain text")?
+        }
         (None, _) => return Err("there is no Authorization header"),
         (Some(_), Some(_)) => return Err("there are several Authorization headers"),
     };

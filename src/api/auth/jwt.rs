@@ -19,9 +19,11 @@ pub(super) struct Policy {
     /// The algorithms that may be used at all.
     pub(super) allowed: Algorithms,
     /// Who must have issued it.
-    pub(super) issuer: Option<String>,
+    pub(super) issuer: String,
     /// For whom it must be; any of these.
     pub(super) audiences: Vec<String>,
+    /// The claim with the scopes.
+    pub(super) scope_claim: String,
     /// What scopes begin with.
     pub(super) scope_prefix: String,
     /// The claim that limits it to some routes.
@@ -78,19 +80,15 @@ pub(super) fn decide(
     now: Timestamp,
 ) -> Result<Option<Vec<RouteSpec>>, String> {
     in_time(claims, now)?;
-    if let Some(issuer) = &policy.issuer
-        && claims.get("iss").and_then(Value::as_str) != Some(issuer)
-    {
-        return Err(format!("the JWT's 'iss' is not '{issuer}'"));
+    if claims.get("iss").and_then(Value::as_str) != Some(&policy.issuer) {
+        return Err(format!("the JWT's 'iss' is not '{}'", policy.issuer));
     }
-    if !policy.audiences.is_empty() {
-        let audience = texts(claims.get("aud")).unwrap_or_default();
-        if !audience.iter().any(|one| policy.audiences.iter().any(|ours| ours == one)) {
-            return Err(format!("the JWT's 'aud' has none of: {}", policy.audiences.join(", ")));
-        }
+    let audience = texts(claims.get("aud")).unwrap_or_default();
+    if !audience.iter().any(|one| policy.audiences.iter().any(|ours| ours == one)) {
+        return Err(format!("the JWT's 'aud' has none of: {}", policy.audiences.join(", ")));
     }
     let needed = format!("{}{}", policy.scope_prefix, scope.name());
-    let scopes = match claims.get("scope") {
+    let scopes = match claims.get(&policy.scope_claim) {
         Some(Value::String(list)) => list.split(' ').collect(),
         list => texts(list).unwrap_or_default(),
     };
@@ -151,8 +149,9 @@ mod tests {
     fn policy() -> Policy {
         Policy {
             allowed: Algorithms::parse(&[]).expect("all"),
-            issuer: Some("https://issuer".to_owned()),
+            issuer: "https://issuer".to_owned(),
             audiences: vec!["hub".to_owned(), "proxy".to_owned()],
+            scope_claim: "scope".to_owned(),
             scope_prefix: "pointsman:".to_owned(),
             routes_claim: "routes".to_owned(),
         }

@@ -1,0 +1,176 @@
+//! Everything has a limit, and every limit answers with a sentence.
+
+use std::time::{Duration, Instant};
+
+use pointsman::api::ApiSettings;
+use pointsman::api::listen::Limits;
+use pointsman::control::ControlError;
+use rstest::rstest;
+use serde_json::json;
+
+use crate::support::api::{Api, Fault, Setup, TOKEN, request};
+use crate::support::http::{Connection, Reply};
+
+const BODY: &str = r#"{"target":"http://x"}"#;
+
+async fn hasty() -> Api {
+    let settings = ApiSettings { deadline: Duration::from_millis(300), calls_max: 2, ..ApiSettings::default() };
+    Api::start_with(Setup { settings, ..Setup::default() }).await
+}
+
+fn assert_unavailable(reply: &Reply, says: &str) {
+    assert_eq!((reply.status, reply.header("retry-after")), (503, Some("1")), "{reply:?}");
+    assert_eq!(reply.header("content-type"), Some("text/plain; charset=utf-8"));
+    assert!(reply.body.contains(says) && !reply.body.contains('\n'), "{reply:?} doesn't say {says:?}");
+}
+
+#[test]
+fn hubs_get_their_answer_before_they_hang_up() {
+    assert!(ApiSettings::default().deadline <= Duration::from_secs(8));
+}
+
+#[rstest]
+#[case(ControlError::Unavailable("etcd does not answer".into()), "etcd does not answer")]
+#[case(ControlError::NotRouted("http://traefik-2 lags behind".into()), "not routed yet: http://traefik-2")]
+#[case(ControlError::TooManyRoutes { max: 7 }, "7 routes, the limit set by --max-routes")]
+#[tokio::test]
+async fn a_passing_fault_is_503_never_an_empty_table(#[case] error: ControlError, #[case] says: &str) {
+    let api = Api::start().await;
+    api.add("/a", "http://x").await;
+    api.routes.break_with(Fault::Fail(error));
+    for (line, body) in [
+        ("GET /api/routes", ""),
+        ("GET /api/routes?inactive_since=2026", ""),
+        ("GET /api/routes/a", ""),
+        ("GET /api/routes/none", ""),
+        ("POST /api/routes/b", BODY),
+        ("DELETE /api/routes/a", ""),
+        ("DELETE /api/routes/none", ""),
+    ] {
+        assert_unavailable(&api.call(line, body).await, says);
+    }
+    api.routes.break_with(None);
+    assert_eq!(api.table().await, json!({"/a": {"target": "http://x"}}));
+}
+
+#[tokio::test]
+async fn a_body_up_to_the_limit_is_read_and_no_longer_one() {
+    let api = Api::start().await;
+    let body = |length: usize| {
+        let rest = length - r#"{"target":"http://x","x":""}"#.len();
+        format!(r#"{{"target":"http://x","x":"{}"}}"#, "y".repeat(rest))
+    };
+    assert_eq!(api.call("POST /api/routes/a", &body(64 * 1024)).await.status, 201);
+    let long = api.call("POST /api/routes/b", &body(64 * 1024 + 1)).await;
+    assert_eq!((long.status, long.body.contains("65536 bytes")), (413, true), "{long:?}");
+
+    let mut connection = Connection::open(api.address).await;
+    let head = format!(
+        "POST /api/routes/b HTTP/1.1\r\nHost: a\r\nAuthorization: token {TOKEN}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    );
+    connection.send(head).await;
+    connection.send(format!("{:x}\r\n{}\r\n", 70_000, "y".repeat(70_000))).await;
+    assert_eq!(connection.reply().await.status, 413, "the length was not announced");
+
+    let mut announced = Connection::open(api.address).await;
+    let head = format!(
+        "POST /api/routes/b HTTP/1.1\r\nHost: a\r\nAuthorization: token {TOKEN}\r\nExpect: 100-continue\r\nContent-Length: 70000\r\n\r\n"
+    );
+    announced.send(head).await;
+    assert_eq!(announced.reply().await.status, 413, "the body isn't waited for");
+    assert_eq!(api.keys().await, ["/a"]);
+}
+
+#[tokio::test]
+async fn a_deep_body_is_refused() {
+    let api = Api::start().await;
+    let body = format!(r#"{{"target":"http://x","x":{}{}}}"#, "[".repeat(1000), "]".repeat(1000));
+    let reply = api.call("POST /api/routes/a", &body).await;
+    assert_eq!((reply.status, reply.body.starts_with("Body not valid JSON: ")), (400, true), "{reply:?}");
+}
+
+#[tokio::test]
+async fn every_call_is_answered_in_time() {
+    let api = hasty().await;
+    api.routes.break_with(Fault::Hang);
+    for (line, body) in [("GET /api/routes", ""), ("POST /api/routes/a", BODY), ("DELETE /api/routes/a", "")] {
+        let start = Instant::now();
+        assert_unavailable(&api.call(line, body).await, "no answer within 0.3 s");
+        assert!(start.elapsed() >= Duration::from_millis(300), "{line}");
+    }
+    api.routes.break_with(None);
+    api.add("/a", "http://x").await;
+}
+
+#[tokio::test]
+async fn a_client_that_sends_its_body_slowly_is_answered_in_time() {
+    let api = hasty().await;
+    let mut connection = Connection::open(api.address).await;
+    let whole = request("POST /api/routes/a", &format!("Authorization: token {TOKEN}\r\n"), BODY);
+    connection.send(&whole[..whole.len() - 1]).await;
+    assert_unavailable(&connection.reply().await, "no answer within");
+    assert_eq!(api.table().await, json!({}));
+}
+
+#[tokio::test]
+async fn calls_beyond_the_limit_are_told_to_come_again() {
+    let api = hasty().await;
+    api.routes.break_with(Fault::Hang);
+    let mut held = [Connection::open(api.address).await, Connection::open(api.address).await];
+    for (i, connection) in held.iter_mut().enumerate() {
+        connection
+            .send(request(&format!("GET /api/routes/{i}"), &format!("Authorization: token {TOKEN}\r\n"), ""))
+            .await;
+    }
+    let deadline = Instant::now() + Duration::from_millis(250);
+    let mut last = api.call("GET /api/routes", "").await;
+    while !last.body.contains("2 calls") {
+        assert!(Instant::now() < deadline, "the limit never showed; last: {last:?}");
+        last = api.call("GET /api/routes", "").await;
+    }
+    assert_unavailable(&last, "2 calls are being worked on already");
+    for connection in &mut held {
+        assert_eq!(connection.reply().await.status, 503);
+    }
+    api.routes.break_with(None);
+    assert_eq!(api.table().await, json!({}));
+}
+
+#[tokio::test]
+async fn a_panic_is_500_and_harms_no_other_call() {
+    let api = Api::start().await;
+    api.routes.break_with(Fault::Panic);
+    let reply = api.call("GET /api/routes", "").await;
+    assert_eq!((reply.status, reply.body.as_str()), (500, "an error in Pointsman; its log has more"));
+    api.routes.break_with(None);
+    assert_eq!(api.table().await, json!({}));
+}
+
+#[tokio::test]
+async fn a_head_that_never_ends_is_cut() {
+    let limits = Limits { head_timeout: Duration::from_millis(200), ..Limits::default() };
+    let api = Api::start_with(Setup { limits, ..Setup::default() }).await;
+    for bytes in ["", "GET /healthz HTTP/1.1\r\nHost:"] {
+        let mut connection = Connection::open(api.address).await;
+        connection.send(bytes).await;
+        assert!(connection.is_closed().await, "{bytes:?}");
+    }
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_wait_for_a_place() {
+    let limits = Limits { connections_max: 2, ..Limits::default() };
+    let api = Api::start_with(Setup { limits, ..Setup::default() }).await;
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let mut connection = Connection::open(api.address).await;
+        connection.send("GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        assert_eq!(connection.reply().await.status, 200);
+        held.push(connection);
+    }
+    let mut third = Connection::open(api.address).await;
+    third.send("GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert!(third.is_silent(Duration::from_millis(200)).await);
+    held.pop();
+    assert_eq!(third.reply().await.status, 200);
+}
