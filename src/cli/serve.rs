@@ -19,8 +19,8 @@ use crate::store::etcd::EtcdStore;
 use crate::telemetry;
 use crate::traefik::fleet::Fleet;
 
-/// After the first signal, open calls and tasks have this long.
-const STOP_PATIENCE: Duration = Duration::from_secs(5);
+/// After the first signal, open calls (which have 5 s) and then the tasks behind them have this long.
+const STOP_PATIENCE: Duration = Duration::from_secs(8);
 
 /// How long the default target waits before it is tried again.
 const DEFAULT_TARGET_INTERVAL: Duration = Duration::from_secs(1);
@@ -58,15 +58,13 @@ async fn serve(config: &Config) -> Result<(), Failed> {
     info!(version = env!("CARGO_PKG_VERSION"), "Pointsman {} starts", env!("CARGO_PKG_VERSION"));
     let mut signals = Signals::listen().map_err(Failed::now)?;
 
-    // What callers use ends first, and what it is built on ends when the last call is answered.
-    let (front, back) = (Lifecycle::new(), Lifecycle::new());
+    let lifecycle = Lifecycle::new();
     let readiness = Readiness::new();
     let clock = Arc::new(SystemClock);
 
     let auth = wiring::auth_settings(config).map_err(Failed::configuration)?;
     let auth = Arc::new(Authenticator::new(&auth, clock.clone()).map_err(Failed::configuration)?);
-    let etcd = wiring::etcd_settings(config).map_err(Failed::configuration)?;
-    let store = Arc::new(EtcdStore::connect(etcd).await.map_err(Failed::configuration)?);
+    let store = Arc::new(EtcdStore::connect(wiring::etcd_settings(config)).await.map_err(Failed::configuration)?);
 
     let api = Listener::bind("--api-ip and --api-port", &config.api.ip, config.api.port, Limits::default());
     let api = api.await.map_err(Failed::now)?;
@@ -81,53 +79,47 @@ async fn serve(config: &Config) -> Result<(), Failed> {
 
     let fleet = Arc::new(Fleet::new());
     let control = wiring::control_settings(config);
-    let control = ControlPlane::start(&back, &readiness, clock, store.clone(), fleet.clone(), control);
+    let control = ControlPlane::start(&lifecycle, &readiness, clock, store.clone(), fleet.clone(), control);
     let sources = wiring::traefik_sources(config);
-    spawn_until_stopped(&back, "traefik", fleet.run(sources));
+    spawn_until_stopped(&lifecycle, "traefik", fleet.run(sources));
     if let Some(target) = &config.routing.default_target {
-        spawn_until_stopped(&back, "default target", set_default_target(control.clone(), target.clone()));
+        spawn_until_stopped(&lifecycle, "default target", set_default_target(control.clone(), target.clone()));
     }
 
-    info!("The API listens on {}", addresses(&api));
     let state = ApiState::new(control, auth.clone(), readiness.clone(), wiring::api_settings(config));
-    front.spawn("api", api.serve("api", api::router(state), front.stopping()));
+    lifecycle.spawn_front("api", api.serve("api", api::router(state), lifecycle.draining()));
     if let Some(pages) = pages {
-        info!("The pages for Traefik listen on {}", addresses(&pages));
         let router = pages::router(config.routing.error_target.as_ref()).map_err(Failed::now)?;
-        front.spawn("pages", pages.serve("pages", router, front.stopping()));
+        lifecycle.spawn_front("pages", pages.serve("pages", router, lifecycle.draining()));
     }
 
     loop {
         tokio::select! {
-            () = front.stopping().cancelled_owned() => break,
-            () = back.stopping().cancelled_owned() => break,
-            _ = signals.reload.recv() => reload(config, &auth, &store).await,
-            name = signals.stop() => {
-                info!(signal = name, "Got {name}; open calls are finished, then Pointsman stops");
-                break;
-            }
+            () = lifecycle.draining().cancelled_owned() => break,
+            asked = signals.next() => match asked {
+                Asked::Reload => reload(config, &auth, &store).await,
+                Asked::Stop(name) => {
+                    info!(signal = name, "Got {name}; open calls are finished, then Pointsman stops");
+                    break;
+                }
+            },
         }
     }
     readiness.hold("running", "this replica is stopping");
-    stop(&front, &back, &mut signals).await
+    stop(&lifecycle, &mut signals).await
 }
 
-/// Ends the front and then the back; a second signal, or the end of patience, ends both at once.
-async fn stop(front: &Lifecycle, back: &Lifecycle, signals: &mut Signals) -> Result<(), Failed> {
-    let ended = async {
-        front.stop();
-        let front_ended = front.finished().await;
-        back.stop();
-        front_ended.and(back.finished().await)
-    };
+/// Ends everything in order; a second signal, or the end of patience, ends it at once.
+async fn stop(lifecycle: &Lifecycle, signals: &mut Signals) -> Result<(), Failed> {
+    lifecycle.stop();
     tokio::select! {
-        ended = tokio::time::timeout(STOP_PATIENCE, ended) => match ended {
+        ended = tokio::time::timeout(STOP_PATIENCE, lifecycle.finished()) => match ended {
             Ok(Ok(())) => {
                 info!("Pointsman has stopped");
                 Ok(())
             }
             Ok(Err(task)) => Err(Failed::now(format_args!("the task '{task}' ended by itself"))),
-            Err(_) => Err(Failed::now(format_args!("calls were still open after {} s", STOP_PATIENCE.as_secs()))),
+            Err(_) => Err(Failed::now(format_args!("some tasks did not end within {} s", STOP_PATIENCE.as_secs()))),
         },
         name = signals.stop() => Err(Failed::now(format_args!("got {name} once more, so open calls are cut"))),
     }
@@ -178,9 +170,12 @@ fn spawn_until_stopped(lifecycle: &Lifecycle, name: &'static str, work: impl Fut
     });
 }
 
-fn addresses(listener: &Listener) -> String {
-    let addresses: Vec<String> = listener.addresses().iter().map(ToString::to_string).collect();
-    addresses.join(" and ")
+/// What a signal asks for.
+enum Asked {
+    /// The end; with the signal's name.
+    Stop(&'static str),
+    /// SIGHUP: another look at the files.
+    Reload,
 }
 
 /// The signals that concern us. They are caught from here on: before, they end the process as they always do.
@@ -199,11 +194,52 @@ impl Signals {
         })
     }
 
+    async fn next(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.terminate.recv() => Asked::Stop("SIGTERM"),
+            _ = self.interrupt.recv() => Asked::Stop("SIGINT"),
+            _ = self.reload.recv() => Asked::Reload,
+        }
+    }
+
     /// The next signal that asks for the end, by name.
     async fn stop(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
+        loop {
+            if let Asked::Stop(name) = self.next().await {
+                return name;
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_ends_by_itself_is_named() {
+        for front in [false, true] {
+            let lifecycle = Lifecycle::new();
+            if front {
+                lifecycle.spawn_front("boom", async {});
+            } else {
+                lifecycle.spawn("boom", async {});
+            }
+            lifecycle.draining().cancelled().await;
+            let mut signals = Signals::listen().unwrap();
+            let Err(Failed(exit, reason)) = stop(&lifecycle, &mut signals).await else { panic!("ended well") };
+            assert_eq!((exit, reason.as_str()), (Exit::Failure, "the task 'boom' ended by itself"));
+        }
+    }
+
+    #[tokio::test]
+    async fn work_that_is_done_does_not_end_its_task() {
+        let lifecycle = Lifecycle::new();
+        let (done, wait) = tokio::sync::oneshot::channel();
+        spawn_until_stopped(&lifecycle, "short", async move { drop(done.send(())) });
+        wait.await.unwrap();
+        assert!(!lifecycle.draining().is_cancelled());
+        lifecycle.stop();
+        assert_eq!(lifecycle.finished().await, Ok(()));
     }
 }

@@ -2,9 +2,10 @@
 
 use crate::api::ApiSettings;
 use crate::api::auth::{AuthSettings, JwtSettings};
-use crate::config::{Config, Problems, TraefikApi};
+use crate::config::{Config, EtcdConfig, Problems, TraefikApi};
 use crate::control;
 use crate::route::record::RecordKeys;
+use crate::store::etcd::EtcdSettings;
 use crate::traefik::bucket::Sizes;
 use crate::traefik::fixed;
 use crate::traefik::fleet::Source;
@@ -49,12 +50,17 @@ pub(super) fn auth_settings(config: &Config) -> Result<AuthSettings, Problems> {
         key_files: jwt.key_files.clone(),
         jwks_file: jwt.jwks_file.clone(),
         jwks_url: jwt.jwks_url.clone(),
-        issuer: jwt.issuer.clone(),
+        issuer: Some(jwt.issuer.clone()),
         audiences: jwt.audience.clone(),
         algorithms: jwt.algorithms.clone(),
-        scope_claim: jwt.scope_claim.clone(),
         scope_prefix: jwt.scope_prefix.clone(),
         routes_claim: jwt.routes_claim.clone(),
     });
     Ok(AuthSettings { tokens: config.auth.tokens()?, jwt })
+}
+
+/// Where etcd is, and who we are to it.
+pub(super) fn etcd_settings(config: &Config) -> EtcdSettings {
+    let EtcdConfig { endpoints, prefix: _, user, password_file, ca, cert, key } = config.etcd.clone();
+    EtcdSettings { user, password_file, ca, cert, key, ..EtcdSettings::new(endpoints) }
 }

@@ -5,5 +5,6 @@ mod support;
 mod cli_docs;
 mod cli_help;
 mod cli_refusals;
+mod cli_serve;
 mod cli_traefik_config;
 mod control;

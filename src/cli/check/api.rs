@@ -20,8 +20,10 @@ pub(super) async fn check(config: &Config, probe: &Probe, report: &mut Report) {
             );
         }
         Err(error) => {
-            return report
-                .warning(&part, format_args!("pointsman does not run there ({error}); start it, or correct --api-port"));
+            return report.warning(
+                &part,
+                format_args!("pointsman does not run there ({error}); start it, or correct --api-port"),
+            );
         }
     };
     version(&about, &part, report);

@@ -20,20 +20,21 @@ pub(super) struct Report {
 
 impl Report {
     /// Something is as it should be.
-    pub(super) fn ok(&mut self, part: &str, text: impl Display) {
-        self.line(Level::Ok, part, &text);
+    #[expect(clippy::unused_self, reason = "one way to say all three")]
+    pub(super) fn ok(&self, part: &str, text: impl Display) {
+        line(Level::Ok, part, &text);
     }
 
     /// Something works but deserves a look; the text says what to do.
     pub(super) fn warning(&mut self, part: &str, text: impl Display) {
         self.warnings += 1;
-        self.line(Level::Warning, part, &text);
+        line(Level::Warning, part, &text);
     }
 
     /// Something doesn't work; the text says what to do.
     pub(super) fn problem(&mut self, part: &str, text: impl Display) {
         self.problems += 1;
-        self.line(Level::Problem, part, &text);
+        line(Level::Problem, part, &text);
     }
 
     /// A problem if `strict`, else a warning.
@@ -52,15 +53,15 @@ impl Report {
         print(&sum);
         self.problems == 0
     }
+}
 
-    fn line(&mut self, level: Level, part: &str, text: &dyn Display) {
-        let word = match level {
-            Level::Ok => "ok",
-            Level::Warning => "warning",
-            Level::Problem => "PROBLEM",
-        };
-        print(&format!("{word:<8} {part}: {text}"));
-    }
+fn line(level: Level, part: &str, text: &dyn Display) {
+    let word = match level {
+        Level::Ok => "ok",
+        Level::Warning => "warning",
+        Level::Problem => "PROBLEM",
+    };
+    print(&format!("{word:<8} {part}: {text}"));
 }
 
 /// A reader who has gone away is nobody's problem.

@@ -206,7 +206,8 @@ fn entry_points(answer: &Answer, config: &Config, part: &str, report: &mut Repor
         let Some(entry_point) = shown.iter().find(|entry_point| entry_point.name.eq_ignore_ascii_case(wanted)) else {
             let names: Vec<&str> = shown.iter().map(|entry_point| entry_point.name.as_str()).collect();
             let names = names.join(", ");
-            report.problem(part, format_args!("has no entry point '{wanted}' (it has: {names}); correct --entry-point"));
+            report
+                .problem(part, format_args!("has no entry point '{wanted}' (it has: {names}); correct --entry-point"));
             continue;
         };
         let mut odd = Vec::new();
