@@ -1,8 +1,11 @@
 //! The command line: which command, with which settings. No command means `serve`.
 
+mod check;
 mod commands;
+mod serve;
 mod sources;
 pub mod traefik_config;
+mod wiring;
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
@@ -48,8 +51,9 @@ pub async fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
         }
     };
     match name {
+        "check" => check::run(&config).await,
         "traefik-config" => traefik_config::run(&config, own),
-        _ => Exit::Failure,
+        _ => serve::run(&config).await,
     }
 }
 

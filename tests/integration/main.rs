@@ -15,5 +15,6 @@ mod api_routes;
 mod cli_docs;
 mod cli_help;
 mod cli_refusals;
+mod cli_serve;
 mod cli_traefik_config;
 mod control;

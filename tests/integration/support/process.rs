@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 /// Where a program is: named by its variable, fetched into the checkout, or on the PATH.
 pub(crate) fn program(name: &str) -> PathBuf {
@@ -37,8 +38,13 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Starts a program with a bare environment; what it says goes into a file in `folder`.
-    pub(crate) fn start(program: &Path, args: &[impl AsRef<OsStr>], folder: &Path) -> Self {
+    /// Starts a program with nothing but these variables; what it says goes into a file in `folder`.
+    pub(crate) fn start(
+        program: &Path,
+        args: &[impl AsRef<OsStr>],
+        environment: &[(&str, &str)],
+        folder: &Path,
+    ) -> Self {
         let log = folder.join(format!("{}.log", program.file_name().expect("a name").to_string_lossy()));
         let output = std::fs::File::create(&log).expect("a log file");
         let child = Command::new("setpriv")
@@ -46,6 +52,7 @@ impl Running {
             .arg(program)
             .args(args)
             .env_clear()
+            .envs(environment.iter().copied())
             .current_dir(folder)
             .stdin(Stdio::null())
             .stderr(output.try_clone().expect("a second handle"))
@@ -58,6 +65,24 @@ impl Running {
     /// What it has said so far.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Sends a signal, by its short name.
+    pub(crate) fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "the signal {name} can't be sent");
+    }
+
+    /// Waits for its end, and gives the exit code.
+    pub(crate) async fn end(&mut self, patience: Duration) -> i32 {
+        let give_up = Instant::now() + patience;
+        loop {
+            if let Some(status) = self.ended() {
+                return status.code().unwrap_or(-1);
+            }
+            assert!(Instant::now() < give_up, "still running after {patience:?}:\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// Whether and how it has ended.

@@ -16,7 +16,7 @@ impl Traefik {
     /// Starts one with a file, and waits until its ping answers.
     pub(crate) async fn start(file: &Path, private_port: u16, folder: &Path) -> Self {
         let arguments = ["--configFile".as_ref(), file.as_os_str()];
-        let process = Running::start(&program("traefik"), &arguments, folder);
+        let process = Running::start(&program("traefik"), &arguments, &[], folder);
         let mut traefik = Self { process, api: format!("http://127.0.0.1:{private_port}") };
         let ping = format!("{}/ping", traefik.api);
         eventually("Traefik's ping", Duration::from_secs(20), || {

@@ -18,10 +18,19 @@ where
     }
 }
 
-/// A GET with a short limit: status and body.
+/// A GET with a time limit: status and body.
 pub(crate) async fn http_get(url: &str) -> Result<(u16, String), String> {
-    let client = reqwest::Client::builder().timeout(Duration::from_secs(5)).no_proxy().build().expect("a client");
-    let answer = client.get(url).send().await.map_err(|e| format!("{url}: {e}"))?;
+    http_get_as(url, None).await
+}
+
+/// The same with a token.
+pub(crate) async fn http_get_as(url: &str, token: Option<&str>) -> Result<(u16, String), String> {
+    let client = reqwest::Client::builder().timeout(Duration::from_secs(10)).no_proxy().build().expect("a client");
+    let mut request = client.get(url);
+    if let Some(token) = token {
+        request = request.header("Authorization", format!("token {token}"));
+    }
+    let answer = request.send().await.map_err(|e| format!("{url}: {e:?}"))?;
     let status = answer.status().as_u16();
-    Ok((status, answer.text().await.map_err(|e| format!("{url}: {e}"))?))
+    Ok((status, answer.text().await.map_err(|e| format!("{url}: {e:?}"))?))
 }

@@ -1,0 +1,29 @@
+//! `pointsman check`: the configuration is right; now look at everything around us, as somebody from outside.
+
+mod api;
+mod etcd;
+mod probe;
+mod report;
+mod traefik;
+
+use super::{Exit, complain};
+use crate::config::Config;
+use probe::Probe;
+use report::Report;
+
+/// Looks, tells, and says whether all is well.
+pub(super) async fn run(config: &Config) -> Exit {
+    let probe = match Probe::new() {
+        Ok(probe) => probe,
+        Err(error) => {
+            complain(&format!("pointsman: no HTTP client can be made: {error}"));
+            return Exit::Failure;
+        }
+    };
+    let mut report = Report::default();
+    report.ok("configuration", "can be used");
+    let in_store = etcd::check(config, &mut report).await;
+    traefik::check(config, &in_store, &probe, &mut report).await;
+    api::check(config, &probe, &mut report).await;
+    if report.finish() { Exit::Success } else { Exit::Failure }
+}

@@ -1,0 +1,150 @@
+//! etcd: is every member there and new enough, may we write, and what lies below our prefixes?
+
+use super::report::Report;
+use super::traefik::InStore;
+use crate::cli::wiring;
+use crate::config::Config;
+use crate::route::record::{Head, RecordKeys};
+use crate::store::{Commit, Guard, Op, Store, StoreError, Txn};
+use crate::traefik::fixed::MARKER_KEY;
+use crate::traefik::marker::{LAYOUT, Marker};
+use crate::traefik::tree::Tree;
+
+/// Foreign keys that are named one by one.
+const FOREIGN_NAMED_MAX: usize = 5;
+
+/// A revision that no key ever has.
+const NEVER: i64 = i64::MAX;
+
+/// Looks at the contents and our rights; says what Traefik should be serving.
+pub(super) async fn contents(store: &dyn Store, config: &Config, report: &mut Report) -> InStore {
+    let part = "etcd";
+    let records = RecordKeys::new(&config.etcd.prefix);
+    let root_key = &config.traefik.root_key;
+    let marker_key = format!("{root_key}/{MARKER_KEY}");
+    let mut good = true;
+    for (key, flag) in [(records.head(), "--etcd-prefix"), (marker_key, "--traefik-root-key")] {
+        good &= may_write(store, &key, flag, part, report).await;
+    }
+    if !good {
+        return InStore::Unknown;
+    }
+    match store.get(&records.head()).await {
+        Ok(read) => match read.entry.map(|entry| Head::parse(&entry.value)) {
+            None => report.ok(part, format_args!("no routes were ever written below '{}'", records.prefix())),
+            Some(Ok(head)) => report.ok(part, format_args!("holds our routes, up to change {}", head.n)),
+            Some(Err(error)) => report.problem(
+                part,
+                format_args!(
+                    "{}: {error}; another version of Pointsman wrote it, or something else did",
+                    records.head()
+                ),
+            ),
+        },
+        Err(error) => report.problem(part, advice(&error)),
+    }
+    // Traefik lists by the raw text, so a key such as `traefik2/x` concerns it as well.
+    match store.list(root_key).await {
+        Ok(listing) => {
+            let (mut tree, mut foreign) = (Tree::default(), Vec::new());
+            let prefix = format!("{root_key}/");
+            for entry in &listing.entries {
+                match entry.key.strip_prefix(&prefix) {
+                    Some(key) => tree.put(key, &String::from_utf8_lossy(&entry.value), entry.mod_revision),
+                    None => foreign.push(entry.key.clone()),
+                }
+            }
+            foreign.extend(tree.foreign.keys().map(|key| format!("{prefix}{key}")));
+            foreign_keys(&foreign, root_key, part, report);
+            tree.marker.map_or(InStore::Nothing, |marker| {
+                layout(&marker, config, part, report);
+                InStore::Marker(marker)
+            })
+        }
+        Err(error) => {
+            report.problem(part, advice(&error));
+            InStore::Unknown
+        }
+    }
+}
+
+/// etcd checks the rights for a transaction before its conditions, so one that can't happen tells whether it may.
+async fn may_write(store: &dyn Store, key: &str, flag: &str, part: &str, report: &mut Report) -> bool {
+    let never = Guard { key: key.to_owned(), mod_revision: NEVER };
+    let txn = Txn { guards: vec![never], ops: vec![Op::Put { key: key.to_owned(), value: Vec::new() }] };
+    match store.commit(txn).await {
+        Ok(Commit::Conflict(_)) => {
+            report.ok(part, format_args!("we may write {key}"));
+            true
+        }
+        Ok(Commit::Done(_)) => {
+            report.problem(part, format_args!("a transaction that must not happen did, on {key}; this is no etcd"));
+            false
+        }
+        Err(StoreError::Refused(why)) => {
+            report.problem(
+                part,
+                format_args!("we may not write {key} ({why}); correct --etcd-user and its role, or {flag}"),
+            );
+            false
+        }
+        Err(error) => {
+            report.problem(part, advice(&error));
+            false
+        }
+    }
+}
+
+fn foreign_keys(foreign: &[String], root_key: &str, part: &str, report: &mut Report) {
+    if foreign.is_empty() {
+        return report.ok(part, format_args!("nothing but our keys lies below '{root_key}'"));
+    }
+    let named = foreign.iter().take(FOREIGN_NAMED_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
+    let more = foreign.len().saturating_sub(FOREIGN_NAMED_MAX);
+    let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+    report.warning(
+        part,
+        format_args!(
+            "keys that are none of ours lie below Traefik's root key '{root_key}': {named}{more}; one that Traefik can't \
+             read stops every change, so remove them, or choose another --traefik-root-key"
+        ),
+    );
+}
+
+fn layout(stored: &Marker, config: &Config, part: &str, report: &mut Report) {
+    let ours = wiring::tree_settings(config).digest();
+    if stored.layout != LAYOUT {
+        report.warning(
+            part,
+            format_args!(
+                "Traefik's keys have layout {}, and this version writes layout {LAYOUT}: it leaves them alone unless \
+                 --adopt-layout is given",
+                stored.layout
+            ),
+        );
+    } else if stored.digest != ours {
+        report.warning(
+            part,
+            "Traefik's keys were written with other settings than these (--entry-point, --host-routing or --pages-url): \
+             a pointsman with these leaves them alone unless --adopt-layout is given",
+        );
+    }
+}
+
+fn advice(error: &StoreError) -> String {
+    match error {
+        StoreError::Unavailable(_) => format!("{error}; start it, or correct --etcd-endpoints"),
+        StoreError::Refused(_) => format!("{error}; look at --etcd-user, --etcd-password-file and the user's role"),
+        StoreError::Compacted(_) => error.to_string(),
+    }
+}
+
+pub(super) async fn check(config: &Config, report: &mut Report) -> InStore {
+    match EtcdStore::connect(wiring::etcd_settings(config)).await {
+        Ok(store) => contents(&store, config, report).await,
+        Err(error) => {
+            report.problem("etcd", error);
+            InStore::Unknown
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! One HTTP question, asked as somebody from outside would ask it.
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use secrecy::{ExposeSecret, SecretString};
+
+/// How long an answer may take: more than any call of ours is allowed to.
+const TIMEOUT: Duration = Duration::from_secs(9);
+
+/// Asks.
+#[derive(Debug, Clone)]
+pub(super) struct Probe {
+    http: reqwest::Client,
+}
+
+/// An answer.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    /// What time the other side thinks it is.
+    pub(super) date: Option<Timestamp>,
+    pub(super) body: String,
+}
+
+impl Probe {
+    pub(super) fn new() -> Result<Self, String> {
+        let http = reqwest::Client::builder()
+            .timeout(TIMEOUT)
+            .connect_timeout(Duration::from_secs(2))
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(|e| e.to_string())?;
+        Ok(Self { http })
+    }
+
+    /// Asks for a page, with a token if one is given.
+    pub(super) async fn get(&self, url: &str, token: Option<&SecretString>) -> Result<Answer, String> {
+        let mut request = self.http.get(url);
+        if let Some(token) = token {
+            request = request.header("Authorization", format!("token {}", token.expose_secret()));
+        }
+        let answer = request.send().await.map_err(|e| innermost(&e))?;
+        let date = answer.headers().get("Date").and_then(|date| date.to_str().ok());
+        let date = date.and_then(|date| jiff::fmt::rfc2822::parse(date).ok()).map(|date| date.timestamp());
+        let status = answer.status().as_u16();
+        Ok(Answer { status, date, body: answer.text().await.map_err(|e| innermost(&e))? })
+    }
+}
+
+/// The cause behind the causes: "connection refused" rather than "error sending request".
+fn innermost(error: &reqwest::Error) -> String {
+    if error.is_timeout() {
+        return "no answer in time".to_owned();
+    }
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text = inner.to_string();
+        cause = inner.source();
+    }
+    text
+}

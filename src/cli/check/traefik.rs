@@ -1,0 +1,229 @@
+//! Each Traefik: is it there, new enough, told what it must be told, and does it serve our routes?
+
+use serde::Deserialize;
+use url::Url;
+
+use super::probe::{Answer, Probe};
+use super::report::Report;
+use crate::clock::{Clock as _, SystemClock};
+use crate::config::{Config, TraefikApi};
+use crate::traefik::client::{ClientError, TraefikClient};
+use crate::traefik::marker::Marker;
+use crate::traefik::version::TraefikVersion;
+
+/// Signed tokens and certificates go wrong when clocks differ by more.
+const CLOCKS_APART_SECONDS: i64 = 20;
+
+/// What etcd says about Traefik's tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum InStore {
+    /// etcd could not be read.
+    Unknown,
+    /// No Pointsman has written yet.
+    Nothing,
+    /// It holds a tree.
+    Marker(Marker),
+}
+
+/// Looks at every Traefik that the settings name.
+pub(super) async fn check(config: &Config, in_store: &InStore, probe: &Probe, report: &mut Report) {
+    for api in &config.traefik.apis {
+        match api {
+            TraefikApi::Url(url) => one(url, config, in_store, probe, report).await,
+            TraefikApi::Dns { name, port } => {
+                let part = format!("traefik dns://{name}:{port}");
+                match tokio::net::lookup_host((name.as_str(), *port)).await {
+                    Ok(addresses) => {
+                        let urls: Vec<Url> =
+                            addresses.filter_map(|a| Url::parse(&format!("http://{a}")).ok()).collect();
+                        report.ok(&part, format_args!("the name resolves to {} addresses", urls.len()));
+                        for url in urls {
+                            one(&url, config, in_store, probe, report).await;
+                        }
+                    }
+                    Err(error) => report.problem(
+                        &part,
+                        format_args!("the name can't be resolved ({error}); correct it in --traefik-api"),
+                    ),
+                }
+            }
+        }
+    }
+}
+
+async fn one(url: &Url, config: &Config, in_store: &InStore, probe: &Probe, report: &mut Report) {
+    let base = url.as_str().trim_end_matches('/').to_owned();
+    let part = format!("traefik {base}");
+    let client = match TraefikClient::new(url.clone()) {
+        Ok(client) => client,
+        Err(error) => return report.problem(&part, error),
+    };
+    match client.version().await {
+        Ok(text) => version(&text, config.traefik.strict_versions, &part, report),
+        Err(ClientError::Refused) => {
+            return report.problem(&part, "nobody listens there; start Traefik, or correct --traefik-api");
+        }
+        Err(ClientError::Silent(why)) => {
+            let advice = "--traefik-api must be the address of Traefik's private entry point, where its API is";
+            return report.problem(&part, format_args!("no answer from Traefik's API ({why}); {advice}"));
+        }
+    }
+    match client.overview().await {
+        Ok(overview) => {
+            if !overview.providers.iter().any(|provider| provider.eq_ignore_ascii_case("etcd")) {
+                let seen = overview.providers.join(", ");
+                report.problem(
+                    &part,
+                    format_args!(
+                        "its etcd provider is off (on: {seen}); start it with what pointsman traefik-config writes"
+                    ),
+                );
+            }
+            if overview.routers.errors > 0 {
+                report.warning(
+                    &part,
+                    format_args!(
+                        "{} of its {} routers don't work, so their users reach the hub instead; {base}/api/http/routers \
+                         names them",
+                        overview.routers.errors, overview.routers.total
+                    ),
+                );
+            }
+        }
+        Err(error) => report.problem(&part, format_args!("/api/overview: {error}")),
+    }
+    match client.marker().await {
+        Ok(shown) => marker(shown.as_ref(), in_store, config, &part, report),
+        Err(error) => report.problem(&part, format_args!("its middlewares can't be read: {error}")),
+    }
+    match probe.get(&format!("{base}/api/entrypoints"), None).await {
+        Ok(answer) => {
+            clock(&answer, &part, report);
+            entry_points(&answer, config, &part, report);
+        }
+        Err(error) => report.problem(&part, format_args!("/api/entrypoints: {error}")),
+    }
+}
+
+fn version(text: &str, strict: bool, part: &str, report: &mut Report) {
+    match text.parse::<TraefikVersion>() {
+        Ok(version) if version >= TraefikVersion::FLOOR => report.ok(part, format_args!("version {version}")),
+        Ok(version) => report.complaint(
+            strict,
+            part,
+            format_args!("version {version} is older than {}, the oldest supported; update it", TraefikVersion::FLOOR),
+        ),
+        Err(error) => report.complaint(strict, part, format_args!("{error}; use a release")),
+    }
+}
+
+fn marker(shown: Option<&Marker>, in_store: &InStore, config: &Config, part: &str, report: &mut Report) {
+    let root_key = &config.traefik.root_key;
+    match (shown, in_store) {
+        (Some(shown), InStore::Marker(stored)) if shown == stored => {
+            report.ok(part, format_args!("serves our routes, up to change {}", shown.n));
+        }
+        (Some(shown), InStore::Marker(stored)) => report.warning(
+            part,
+            format_args!(
+                "serves the state {shown} while etcd holds {stored}; if that stays so, it no longer hears from etcd: \
+                 restart it"
+            ),
+        ),
+        (Some(shown), InStore::Unknown) => report.ok(part, format_args!("serves routes, up to change {}", shown.n)),
+        (Some(shown), InStore::Nothing) => report.problem(
+            part,
+            format_args!(
+                "serves the state {shown}, which is not in our etcd below '{root_key}': it reads another root key or \
+                 another etcd; give it what pointsman traefik-config writes"
+            ),
+        ),
+        (None, InStore::Marker(_)) => report.problem(
+            part,
+            format_args!(
+                "does not show the routes that are in etcd below '{root_key}': its etcd provider reads another root \
+                 key or another etcd, or can't read; look at its log, and give it what pointsman traefik-config writes"
+            ),
+        ),
+        (None, InStore::Nothing) => report.warning(
+            part,
+            format_args!(
+                "no Pointsman has written to etcd yet, so it can't be seen whether it reads '{root_key}' there; check \
+                 again once pointsman runs"
+            ),
+        ),
+        (None, InStore::Unknown) => report.warning(part, "serves none of our routes"),
+    }
+}
+
+fn clock(answer: &Answer, part: &str, report: &mut Report) {
+    let Some(theirs) = answer.date else { return };
+    let apart = SystemClock.now().as_second() - theirs.as_second();
+    if apart.abs() > CLOCKS_APART_SECONDS {
+        report.warning(
+            part,
+            format_args!("its clock and ours differ by {} s; let both machines follow a time server", apart.abs()),
+        );
+    }
+}
+
+/// What `/api/entrypoints` says about one entry point; what has its zero value is left out there.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Shown {
+    name: String,
+    #[serde(default)]
+    transport: Transport,
+    #[serde(default)]
+    http: Http,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Transport {
+    responding_timeouts: Timeouts,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Timeouts {
+    read_timeout: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Http {
+    sanitize_path: bool,
+    encode_query_semicolons: bool,
+}
+
+fn entry_points(answer: &Answer, config: &Config, part: &str, report: &mut Report) {
+    let Ok(shown) = serde_json::from_str::<Vec<Shown>>(&answer.body) else {
+        return report.warning(part, "its entry points can't be read");
+    };
+    let advice = "pointsman traefik-config writes what it should be";
+    for wanted in config.traefik.entry_points.iter().map(|entry_point| &entry_point.name) {
+        let Some(entry_point) = shown.iter().find(|entry_point| entry_point.name.eq_ignore_ascii_case(wanted)) else {
+            let names: Vec<&str> = shown.iter().map(|entry_point| entry_point.name.as_str()).collect();
+            let names = names.join(", ");
+            report
+                .problem(part, format_args!("has no entry point '{wanted}' (it has: {names}); correct --entry-point"));
+            continue;
+        };
+        let mut odd = Vec::new();
+        if let Some(limit) = &entry_point.transport.responding_timeouts.read_timeout {
+            odd.push(format!("readTimeout is {limit}, which cuts longer uploads"));
+        }
+        if entry_point.http.sanitize_path {
+            odd.push("sanitizePath is on, which changes paths with //".to_owned());
+        }
+        if !entry_point.http.encode_query_semicolons {
+            odd.push("encodeQuerySemicolons is off, which changes queries with ;".to_owned());
+        }
+        if odd.is_empty() {
+            report.ok(part, format_args!("entry point '{wanted}' is set as it should be"));
+        } else {
+            report.warning(part, format_args!("entry point '{wanted}': {}; {advice}", odd.join("; ")));
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! `pointsman`, without a command: the start-up as one story, and the end as another.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{error, info, warn};
+
+use super::{Exit, complain, wiring};
+use crate::api::auth::Authenticator;
+use crate::api::listen::{Limits, Listener};
+use crate::api::{self, ApiState, pages};
+use crate::clock::SystemClock;
+use crate::config::Config;
+use crate::control::{ControlPlane, Routes};
+use crate::lifecycle::{Lifecycle, Readiness};
+use crate::route::{RouteData, RouteSpec, Target};
+use crate::store::etcd::EtcdStore;
+use crate::telemetry;
+use crate::traefik::fleet::Fleet;
+
+/// After the first signal, open calls (which have 5 s) and then the tasks behind them have this long.
+const STOP_PATIENCE: Duration = Duration::from_secs(8);
+
+/// How long the default target waits before it is tried again.
+const DEFAULT_TARGET_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Why serving ended badly.
+struct Failed(Exit, String);
+
+impl Failed {
+    /// The settings can be read, but they can't be used.
+    fn configuration(reason: impl std::fmt::Display) -> Self {
+        Self(Exit::Configuration, format!("the configuration can't be used: {reason}"))
+    }
+
+    fn now(reason: impl std::fmt::Display) -> Self {
+        Self(Exit::Failure, reason.to_string())
+    }
+}
+
+/// Serves until a signal comes, or a task ends that should not.
+pub(super) async fn run(config: &Config) -> Exit {
+    if let Err(reason) = telemetry::init(config.log.level, config.log.format) {
+        complain(&format!("pointsman: logging can't be started: {reason}"));
+        return Exit::Failure;
+    }
+    match serve(config).await {
+        Ok(()) => Exit::Success,
+        Err(Failed(exit, reason)) => {
+            error!("Pointsman ends: {reason}");
+            exit
+        }
+    }
+}
+
+async fn serve(config: &Config) -> Result<(), Failed> {
+    info!(version = env!("CARGO_PKG_VERSION"), "Pointsman {} starts", env!("CARGO_PKG_VERSION"));
+    let mut signals = Signals::listen().map_err(Failed::now)?;
+
+    let lifecycle = Lifecycle::new();
+    let readiness = Readiness::new();
+    let clock = Arc::new(SystemClock);
+
+    let auth = wiring::auth_settings(config).map_err(Failed::configuration)?;
+    let auth = Arc::new(Authenticator::new(&auth, clock.clone()).map_err(Failed::configuration)?);
+    let store = Arc::new(EtcdStore::connect(wiring::etcd_settings(config)).await.map_err(Failed::configuration)?);
+
+    let api = Listener::bind("--api-ip and --api-port", &config.api.ip, config.api.port, Limits::default());
+    let api = api.await.map_err(Failed::now)?;
+    let pages = match &config.pages.url {
+        Some(_) => {
+            let bound =
+                Listener::bind("--pages-ip and --pages-port", &config.pages.ip, config.pages.port, Limits::default());
+            Some(bound.await.map_err(Failed::now)?)
+        }
+        None => None,
+    };
+
+    let fleet = Arc::new(Fleet::new());
+    let control = wiring::control_settings(config);
+    let control = ControlPlane::start(&lifecycle, &readiness, clock, store.clone(), fleet.clone(), control);
+    let sources = wiring::traefik_sources(config);
+    spawn_until_stopped(&lifecycle, "traefik", fleet.run(sources));
+    if let Some(target) = &config.routing.default_target {
+        spawn_until_stopped(&lifecycle, "default target", set_default_target(control.clone(), target.clone()));
+    }
+
+    let state = ApiState::new(control, auth.clone(), readiness.clone(), wiring::api_settings(config));
+    lifecycle.spawn_front("api", api.serve("api", api::router(state), lifecycle.draining()));
+    if let Some(pages) = pages {
+        let router = pages::router(config.routing.error_target.as_ref()).map_err(Failed::now)?;
+        lifecycle.spawn_front("pages", pages.serve("pages", router, lifecycle.draining()));
+    }
+
+    loop {
+        tokio::select! {
+            () = lifecycle.draining().cancelled_owned() => break,
+            asked = signals.next() => match asked {
+                Asked::Reload => reload(config, &auth, &store).await,
+                Asked::Stop(name) => {
+                    info!(signal = name, "Got {name}; open calls are finished, then Pointsman stops");
+                    break;
+                }
+            },
+        }
+    }
+    readiness.hold("running", "this replica is stopping");
+    stop(&lifecycle, &mut signals).await
+}
+
+/// Ends everything in order; a second signal, or the end of patience, ends it at once.
+async fn stop(lifecycle: &Lifecycle, signals: &mut Signals) -> Result<(), Failed> {
+    lifecycle.stop();
+    tokio::select! {
+        ended = tokio::time::timeout(STOP_PATIENCE, lifecycle.finished()) => match ended {
+            Ok(Ok(())) => {
+                info!("Pointsman has stopped");
+                Ok(())
+            }
+            Ok(Err(task)) => Err(Failed::now(format_args!("the task '{task}' ended by itself"))),
+            Err(_) => Err(Failed::now(format_args!("some tasks did not end within {} s", STOP_PATIENCE.as_secs()))),
+        },
+        name = signals.stop() => Err(Failed::now(format_args!("got {name} once more, so open calls are cut"))),
+    }
+}
+
+/// SIGHUP: reads tokens, keys, certificates and passwords again. What can't be used leaves the old in force.
+async fn reload(config: &Config, auth: &Authenticator, store: &EtcdStore) {
+    let fresh = wiring::auth_settings(config).map_err(|e| e.to_string());
+    match fresh.and_then(|fresh| auth.reload(&fresh).map_err(|e| e.to_string())) {
+        Ok(()) => info!("Tokens and keys were read again"),
+        Err(reason) => error!(reason, "The old tokens and keys stay in force: {reason}"),
+    }
+    match store.reload().await {
+        Ok(()) => info!("The login and certificates for etcd were read again"),
+        Err(reason) => error!(%reason, "The old login and certificates for etcd stay in force: {reason}"),
+    }
+}
+
+/// Gives `/` to the default target, unless it has a route. Goes on trying: the store may come later than we do.
+async fn set_default_target(routes: Arc<dyn Routes>, target: Target) {
+    let data: RouteData = [("target".to_owned(), target.as_str().into())].into_iter().collect();
+    loop {
+        let set = match routes.get(&RouteSpec::root()).await {
+            Ok(Some(_)) => return info!("'/' has a route already; --default-target is not used"),
+            Ok(None) => routes.add(RouteSpec::root(), target.clone(), data.clone()).await,
+            Err(error) => Err(error),
+        };
+        match set {
+            Ok(()) => return info!(target = %target.as_str(), "'/' leads to the default target {}", target.as_str()),
+            Err(reason) => warn!(%reason, "The default target can't be set yet: {reason}"),
+        }
+        tokio::time::sleep(DEFAULT_TARGET_INTERVAL).await;
+    }
+}
+
+/// Runs something that may end, or never does, as a task that stops when it is told to.
+fn spawn_until_stopped(lifecycle: &Lifecycle, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+    let stopping = lifecycle.stopping();
+    lifecycle.spawn(name, async move {
+        let work = async {
+            work.await;
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = work => {}
+            () = stopping.cancelled() => {}
+        }
+    });
+}
+
+/// What a signal asks for.
+enum Asked {
+    /// The end; with the signal's name.
+    Stop(&'static str),
+    /// SIGHUP: another look at the files.
+    Reload,
+}
+
+/// The signals that concern us. They are caught from here on: before, they end the process as they always do.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    reload: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            reload: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.terminate.recv() => Asked::Stop("SIGTERM"),
+            _ = self.interrupt.recv() => Asked::Stop("SIGINT"),
+            _ = self.reload.recv() => Asked::Reload,
+        }
+    }
+
+    /// The next signal that asks for the end, by name.
+    async fn stop(&mut self) -> &'static str {
+        loop {
+            if let Asked::Stop(name) = self.next().await {
+                return name;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_ends_by_itself_is_named() {
+        for front in [false, true] {
+            let lifecycle = Lifecycle::new();
+            if front {
+                lifecycle.spawn_front("boom", async {});
+            } else {
+                lifecycle.spawn("boom", async {});
+            }
+            lifecycle.draining().cancelled().await;
+            let mut signals = Signals::listen().unwrap();
+            let Err(Failed(exit, reason)) = stop(&lifecycle, &mut signals).await else { panic!("ended well") };
+            assert_eq!((exit, reason.as_str()), (Exit::Failure, "the task 'boom' ended by itself"));
+        }
+    }
+
+    #[tokio::test]
+    async fn work_that_is_done_does_not_end_its_task() {
+        let lifecycle = Lifecycle::new();
+        let (done, wait) = tokio::sync::oneshot::channel();
+        spawn_until_stopped(&lifecycle, "short", async move { drop(done.send(())) });
+        wait.await.unwrap();
+        assert!(!lifecycle.draining().is_cancelled());
+        lifecycle.stop();
+        assert_eq!(lifecycle.finished().await, Ok(()));
+    }
+}
