@@ -5,6 +5,7 @@ use super::traefik::InStore;
 use crate::cli::wiring;
 use crate::config::Config;
 use crate::route::record::{Head, RecordKeys};
+use crate::store::etcd::EtcdStore;
 use crate::store::{Commit, Guard, Op, Store, StoreError, Txn};
 use crate::traefik::fixed::MARKER_KEY;
 use crate::traefik::marker::{LAYOUT, Marker};
