@@ -236,7 +236,9 @@ mod tests {
     async fn work_that_is_done_does_not_end_its_task() {
         let lifecycle = Lifecycle::new();
         let (done, wait) = tokio::sync::oneshot::channel();
-        spawn_until_stopped(&lifecycle, "short", async move { let _ = done.send(()); });
+        spawn_until_stopped(&lifecycle, "short", async move {
+            let _ = done.send(());
+        });
         wait.await.unwrap();
         assert!(!lifecycle.draining().is_cancelled());
         lifecycle.stop();

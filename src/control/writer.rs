@@ -108,6 +108,7 @@ impl Writer {
                 () = stopping.cancelled() => return,
                 Some(command) = queue.recv() => command,
                 () = self.tree_lags() => {
+                    self.begin().await;
                     self.project().await;
                     continue;
                 }
@@ -287,6 +288,29 @@ impl Writer {
         (Some((txn, head.clone())), projected)
     }
 
+    /// Begins the history of an empty store. A Traefik that finds nothing at all under its root key asks again at ever longer
+    /// intervals, and would be late for the first route.
+    async fn begin(&self) {
+        let txn = {
+            let view = self.mirror.read();
+            if !is_empty(&view) {
+                return;
+            }
+            let head = Head { n: 0, ..next_head(None) };
+            let mut txn = Txn::default();
+            commit::add_records(&mut txn, &self.settings, std::iter::empty(), &head, 0);
+            commit::add_edits(&mut txn, &self.settings, Vec::new(), &self.marker(&head.epoch, 0), 0);
+            txn
+        };
+        match self.store.commit(txn).await {
+            Ok(Commit::Done(revision) | Commit::Conflict(revision)) => {
+                let heard = |view: &View| view.tree_revision >= revision && view.records_revision >= revision;
+                let _ = self.mirror.wait(Instant::now() + STORE_PATIENCE, heard).await;
+            }
+            Err(error) => warn!(%error, "The store can't be written yet: {error}"),
+        }
+    }
+
     /// Brings Traefik's tree to the records as they are now, step by step, until nothing is left to do.
     async fn project(&self) {
         for _ in 0..PLANS_MAX {
@@ -335,6 +359,9 @@ impl Writer {
         let mut changed = self.mirror.subscribe();
         loop {
             changed.borrow_and_update();
+            if is_empty(&self.mirror.read()) {
+                return;
+            }
             let behind = self.lag();
             if behind.is_some() {
                 // Not all replicas at once.
@@ -403,6 +430,12 @@ impl Writer {
         }
         steps
     }
+}
+
+/// Whether the store has been read, and nobody has ever written to it.
+fn is_empty(view: &View) -> bool {
+    let nothing = view.head_revision == 0 && view.tree.marker_revision == 0;
+    view.records_loaded && view.tree_loaded && nothing
 }
 
 fn fail(waiting: Vec<Command>, reason: &str) {
