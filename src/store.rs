@@ -2,6 +2,7 @@
 
 pub mod follow;
 pub mod memory;
+pub mod rules;
 
 use std::sync::Arc;
 
@@ -102,6 +103,16 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// The key that changed.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        match self {
+            Self::Put(KeyValue { key, .. }) | Self::Delete { key } => key,
+        }
+    }
+}
+
 /// What a watch has to say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Changes {
@@ -127,8 +138,9 @@ pub enum StoreError {
     /// Out of reach, without a quorum or too slow: try again later. A commit that ends so may have happened.
     #[error("the store can't be reached: {0}")]
     Unavailable(String),
-    /// The history since the asked revision is gone: list again.
-    #[error("the store has compacted the history since revision {0}")]
+    /// The history since the asked revision is gone, or the store has not come so far (it was restored from a backup,
+    /// or replaced): list again.
+    #[error("the store does not have the history since revision {0} any more")]
     Compacted(Revision),
     /// The store refused us or our request: an operator has to look. Nothing happened.
     #[error("the store refused: {0}")]

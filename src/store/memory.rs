@@ -1,27 +1,67 @@
-//! `MemoryStore`: a store in this process's memory, with etcd's rules. For tests.
+//! A store in memory, with all of its history: for tests, and the measure that the other stores are held against.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use super::{Changes, Commit, Event, KeyValue, Listing, Op, Read, Revision, Store, StoreError, Txn, TxnLimits, Watch};
+use super::rules::{DEFAULT_LIMITS, check_key, check_txn};
+use super::{
+    Changes, Commit, Event, Guard, KeyValue, Listing, Op, Read, Revision, Store, StoreError, Txn, TxnLimits, Watch,
+};
 
-/// A store in memory. Cloning it gives another handle on the same keys.
+/// A store that lives and dies with the process. Clones are the same store.
 #[derive(Debug, Clone)]
 pub struct MemoryStore {
-    inner: Arc<Mutex<Inner>>,
-    revision: watch::Sender<Revision>,
+    state: Arc<Mutex<State>>,
+    /// The newest revision, so that watches wake up. Compaction is announced here too, by the same number again.
+    moved: watch::Sender<Revision>,
     limits: TxnLimits,
 }
 
-#[derive(Debug, Default)]
-struct Inner {
-    keys: BTreeMap<String, KeyValue>,
+#[derive(Debug)]
+struct State {
     revision: Revision,
-    history: Vec<(Revision, Vec<Event>)>,
+    /// History before this revision is gone.
     compacted: Revision,
+    keys: BTreeMap<String, (Vec<u8>, Revision)>,
+    history: VecDeque<(Revision, Vec<Event>)>,
+}
+
+impl MemoryStore {
+    /// An empty store, at revision 1 as a fresh etcd.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with_limits(DEFAULT_LIMITS)
+    }
+
+    /// An empty store with other limits, to see what follows from them.
+    #[must_use]
+    pub fn with_limits(limits: TxnLimits) -> Self {
+        let state = State { revision: 1, compacted: 0, keys: BTreeMap::new(), history: VecDeque::new() };
+        Self { state: Arc::new(Mutex::new(state)), moved: watch::Sender::new(1), limits }
+    }
+
+    /// Forgets the history before `revision`: a watch that still needs it, also a running one that is behind, fails
+    /// with [`StoreError::Compacted`]. A revision beyond the newest one stands for the newest one.
+    pub fn compact(&self, revision: Revision) {
+        let mut state = self.lock();
+        state.compacted = state.compacted.max(revision.min(state.revision));
+        let compacted = state.compacted;
+        state.history.retain(|(at, _)| *at > compacted);
+        self.moved.send_replace(state.revision);
+    }
+
+    /// The newest revision.
+    #[must_use]
+    pub fn revision(&self) -> Revision {
+        self.lock().revision
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Default for MemoryStore {
@@ -30,118 +70,45 @@ impl Default for MemoryStore {
     }
 }
 
-impl MemoryStore {
-    /// An empty store with etcd's default limits.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::with_limits(TxnLimits { ops_max: 128, bytes_max: 1 << 20 })
-    }
-
-    /// An empty store with other limits.
-    #[must_use]
-    pub fn with_limits(limits: TxnLimits) -> Self {
-        // Like etcd's, the history of an empty store begins at revision 1.
-        let inner = Inner { revision: 1, ..Inner::default() };
-        Self { inner: Arc::new(Mutex::new(inner)), revision: watch::Sender::new(1), limits }
-    }
-
-    /// Forgets the history up to a revision; the keys stay.
-    pub fn compact(&self, revision: Revision) {
-        let mut inner = self.lock();
-        inner.compacted = inner.compacted.max(revision);
-        inner.history.retain(|(at, _)| *at > revision);
-        drop(inner);
-        self.revision.send_modify(|_| {});
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn check(&self, txn: &Txn) -> Result<(), StoreError> {
-        let refused = |why: &str| Err(StoreError::Refused(why.to_owned()));
-        if txn.ops.len() > self.limits.ops_max || txn.guards.len() > self.limits.ops_max {
-            return refused("too many operations in txn request");
-        }
-        let mut puts = std::collections::BTreeSet::new();
-        for op in &txn.ops {
-            if let Op::Put { key, .. } = op
-                && !puts.insert(key.as_str())
-            {
-                return refused("duplicate key given in txn request");
-            }
-        }
-        let overlaps = txn.ops.iter().any(|op| match op {
-            Op::Put { .. } => false,
-            Op::Delete { key } => puts.contains(key.as_str()),
-            Op::DeletePrefix { prefix } => puts.iter().any(|key| key.starts_with(prefix.as_str())),
-        });
-        if overlaps { refused("duplicate key given in txn request") } else { Ok(()) }
-    }
-}
-
 #[async_trait]
 impl Store for MemoryStore {
     async fn get(&self, key: &str) -> Result<Read, StoreError> {
-        let inner = self.lock();
-        Ok(Read { revision: inner.revision, entry: inner.keys.get(key).cloned() })
+        check_key(key)?;
+        let state = self.lock();
+        let entry = state.keys.get(key).map(|(value, at)| key_value(key, value, *at));
+        Ok(Read { revision: state.revision, entry })
     }
 
     async fn list(&self, prefix: &str) -> Result<Listing, StoreError> {
-        let inner = self.lock();
-        let entries = inner.keys.range(prefix.to_owned()..).map(|(_, entry)| entry);
-        let entries = entries.take_while(|entry| entry.key.starts_with(prefix)).cloned().collect();
-        Ok(Listing { revision: inner.revision, entries })
+        let state = self.lock();
+        let below = state.keys.range(prefix.to_owned()..).take_while(|(key, _)| key.starts_with(prefix));
+        let entries = below.map(|(key, (value, at))| key_value(key, value, *at)).collect();
+        Ok(Listing { revision: state.revision, entries })
     }
 
     async fn commit(&self, txn: Txn) -> Result<Commit, StoreError> {
-        self.check(&txn)?;
-        let mut inner = self.lock();
-        let holds = |guard: &super::Guard| {
-            inner.keys.get(&guard.key).map_or(0, |entry| entry.mod_revision) == guard.mod_revision
-        };
-        if !txn.guards.iter().all(holds) {
-            return Ok(Commit::Conflict(inner.revision));
+        check_txn(&txn, self.limits)?;
+        let mut state = self.lock();
+        if !txn.guards.iter().all(|guard| state.holds(guard)) {
+            return Ok(Commit::Conflict(state.revision));
         }
-        let revision = inner.revision + 1;
-        let mut events = Vec::new();
-        for op in txn.ops {
-            match op {
-                Op::Put { key, value } => {
-                    let entry = KeyValue { key: key.clone(), value, mod_revision: revision };
-                    inner.keys.insert(key, entry.clone());
-                    events.push(Event::Put(entry));
-                }
-                Op::Delete { key } => {
-                    if inner.keys.remove(&key).is_some() {
-                        events.push(Event::Delete { key });
-                    }
-                }
-                Op::DeletePrefix { prefix } => {
-                    let keys = inner.keys.range(prefix.clone()..).map(|(key, _)| key);
-                    let keys: Vec<_> = keys.take_while(|key| key.starts_with(&prefix)).cloned().collect();
-                    for key in keys {
-                        inner.keys.remove(&key);
-                        events.push(Event::Delete { key });
-                    }
-                }
-            }
-        }
-        // A transaction that changes nothing makes no revision.
+        let next = state.revision + 1;
+        let events: Vec<Event> = txn.ops.into_iter().flat_map(|op| state.apply(op, next)).collect();
         if !events.is_empty() {
-            inner.revision = revision;
-            inner.history.push((revision, events));
+            state.revision = next;
+            state.history.push_back((next, events));
+            self.moved.send_replace(next);
         }
-        let now = inner.revision;
-        drop(inner);
-        self.revision.send_replace(now);
-        Ok(Commit::Done(now))
+        Ok(Commit::Done(state.revision))
     }
 
     async fn watch(&self, prefix: &str, after: Revision) -> Result<Box<dyn Watch>, StoreError> {
-        let watch =
-            MemoryWatch { store: self.clone(), prefix: prefix.to_owned(), after, changed: self.revision.subscribe() };
-        Ok(Box::new(watch))
+        let state = self.lock();
+        if after < state.compacted || after > state.revision {
+            return Err(StoreError::Compacted(after));
+        }
+        let moved = self.moved.subscribe();
+        Ok(Box::new(MemoryWatch { state: self.state.clone(), moved, prefix: prefix.to_owned(), after }))
     }
 
     fn limits(&self) -> TxnLimits {
@@ -149,37 +116,71 @@ impl Store for MemoryStore {
     }
 }
 
+impl State {
+    fn holds(&self, guard: &Guard) -> bool {
+        self.keys.get(&guard.key).map_or(0, |(_, at)| *at) == guard.mod_revision
+    }
+
+    fn apply(&mut self, op: Op, at: Revision) -> Vec<Event> {
+        match op {
+            Op::Put { key, value } => {
+                self.keys.insert(key.clone(), (value.clone(), at));
+                vec![Event::Put(KeyValue { key, value, mod_revision: at })]
+            }
+            Op::Delete { key } => self.keys.remove(&key).map(|_| Event::Delete { key }).into_iter().collect(),
+            Op::DeletePrefix { prefix } => {
+                let below = self.keys.range(prefix.clone()..).take_while(|(key, _)| key.starts_with(&prefix));
+                let doomed: Vec<String> = below.map(|(key, _)| key.clone()).collect();
+                for key in &doomed {
+                    self.keys.remove(key);
+                }
+                doomed.into_iter().map(|key| Event::Delete { key }).collect()
+            }
+        }
+    }
+
+    /// The oldest changes below `prefix` that are newer than `after`.
+    fn changes_after(&self, prefix: &str, after: Revision) -> Result<Option<Changes>, StoreError> {
+        if after < self.compacted {
+            return Err(StoreError::Compacted(after));
+        }
+        let newer = self.history.iter().skip_while(|(at, _)| *at <= after);
+        let mut relevant = newer.filter_map(|(at, events)| {
+            let events: Vec<Event> = events.iter().filter(|event| event.key().starts_with(prefix)).cloned().collect();
+            (!events.is_empty()).then_some(Changes { revision: *at, events })
+        });
+        Ok(relevant.next())
+    }
+}
+
 struct MemoryWatch {
-    store: MemoryStore,
+    state: Arc<Mutex<State>>,
+    moved: watch::Receiver<Revision>,
     prefix: String,
     after: Revision,
-    changed: watch::Receiver<Revision>,
 }
 
 #[async_trait]
 impl Watch for MemoryWatch {
     async fn next(&mut self) -> Result<Changes, StoreError> {
         loop {
-            self.changed.borrow_and_update();
-            {
-                let inner = self.store.lock();
-                if self.after < inner.compacted {
-                    return Err(StoreError::Compacted(inner.compacted));
-                }
-                if inner.revision > self.after {
-                    let of_ours = |event: &Event| match event {
-                        Event::Put(entry) => entry.key.starts_with(&self.prefix),
-                        Event::Delete { key } => key.starts_with(&self.prefix),
-                    };
-                    let news = inner.history.iter().filter(|(at, _)| *at > self.after).flat_map(|(_, events)| events);
-                    let events: Vec<_> = news.filter(|event| of_ours(event)).cloned().collect();
-                    self.after = inner.revision;
-                    return Ok(Changes { revision: inner.revision, events });
-                }
+            // Mark first, look second: a change in between wakes us once for nothing, and is never slept through.
+            let newest = *self.moved.borrow_and_update();
+            let found =
+                self.state.lock().unwrap_or_else(PoisonError::into_inner).changes_after(&self.prefix, self.after)?;
+            if let Some(changes) = found {
+                self.after = changes.revision;
+                return Ok(changes);
             }
-            if self.changed.changed().await.is_err() {
-                return Err(StoreError::Unavailable("the store is gone".to_owned()));
+            // Nothing of ours up to here, so a later compaction up to here takes nothing from us.
+            self.after = self.after.max(newest);
+            if self.moved.changed().await.is_err() {
+                return Err(StoreError::Unavailable("the store in memory was dropped".to_owned()));
             }
         }
     }
+}
+
+fn key_value(key: &str, value: &[u8], mod_revision: Revision) -> KeyValue {
+    KeyValue { key: key.to_owned(), value: value.to_vec(), mod_revision }
 }
