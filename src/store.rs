@@ -1,5 +1,6 @@
 //! The store: keys, revisions, guarded transactions and a watch. Knows nothing about routes or Traefik.
 
+pub mod etcd;
 pub mod follow;
 pub mod memory;
 pub mod rules;
