@@ -66,13 +66,21 @@ impl Listener {
     /// Listens on `ip`: an address, a host name (all its addresses), or every interface if it is empty or `*`.
     /// `flags` names the settings that `ip` and `port` come from, for the error.
     pub async fn bind(flags: &'static str, ip: &str, port: u16, limits: Limits) -> Result<Self, ListenError> {
-        let sockets = match host_of(ip) {
-            Some(host) => bind_host(host, port).await,
-            None => bind_everywhere(port).await,
-        };
-        match sockets {
-            Ok(sockets) => Ok(Self { sockets, limits }),
-            Err((address, error)) => Err(ListenError { address, flags, reason: explain(&error, port) }),
+        // With port 0 the kernel chooses for the first address, and for the second that port may be taken.
+        let mut attempts = if port == 0 { 8 } else { 1 };
+        loop {
+            let sockets = match host_of(ip) {
+                Some(host) => bind_host(host, port).await,
+                None => bind_everywhere(port).await,
+            };
+            attempts -= 1;
+            match sockets {
+                Ok(sockets) => return Ok(Self { sockets, limits }),
+                Err((_, error)) if error.kind() == io::ErrorKind::AddrInUse && attempts > 0 => {}
+                Err((address, error)) => {
+                    return Err(ListenError { address, flags, reason: explain(&error, port) });
+                }
+            }
         }
     }
 

@@ -10,7 +10,7 @@ use axum::http::{Method, StatusCode};
 use super::ApiState;
 use super::answer::Answer;
 use super::auth::{Grant, Refusal, Scope};
-use crate::route::{RouteData, RouteSpec, SpecError, Target};
+use crate::route::{RouteSpec, SpecError, Target};
 use view::{Listing, RouteView};
 
 /// What comes before the path of a route.
@@ -91,7 +91,11 @@ async fn post(state: &ApiState, grant: &Grant, spec: RouteSpec, request: Request
             "a user's server can't have the route '/'; is the user's name '.' or '..'?",
         ));
     }
-    drop_ours(&mut data, state.settings.host_routing);
+    // These fields are ours to fill in; what a client says about them doesn't count.
+    data.remove("last_activity");
+    if state.settings.host_routing && !spec.is_root() {
+        data.remove("host");
+    }
     state.routes.add(spec, target, data).await?;
     Ok(Answer::empty(StatusCode::CREATED))
 }
@@ -112,12 +116,4 @@ fn within(grant: &Grant, spec: &RouteSpec) -> Result<(), Answer> {
         return Ok(());
     }
     Err(Answer::forbidden(format!("the token is good for other routes only, not for {spec}")))
-}
-
-/// These fields are the proxy's to fill in; what a client says about them doesn't count.
-fn drop_ours(data: &mut RouteData, host_routing: bool) {
-    data.remove("last_activity");
-    if host_routing {
-        data.remove("host");
-    }
 }

@@ -30,7 +30,7 @@ impl Pages {
         let listener =
             Listener::bind("--pages-ip, --pages-port", "127.0.0.1", 0, Limits::default()).await.expect("listens");
         let address = listener.addresses()[0];
-        lifecycle.spawn("pages", listener.serve("pages", router, lifecycle.stopping()));
+        lifecycle.spawn_front("pages", listener.serve("pages", router, lifecycle.draining()));
         Self { address, lifecycle }
     }
 

@@ -260,6 +260,16 @@ async fn what_is_kept_of_a_body(#[case] sent: &str, #[case] kept: &str) {
     assert_eq!(reply.body, kept);
 }
 
+#[rstest]
+#[case("1e400")]
+#[case(r#""\ud800""#)]
+#[tokio::test]
+async fn what_json_can_not_say_is_refused(#[case] value: &str) {
+    let api = Api::start().await;
+    let reply = api.call("POST /api/routes/a", &format!(r#"{{"target":"http://x","x":{value}}}"#)).await;
+    assert_eq!((reply.status, reply.body.starts_with("Body not valid JSON: ")), (400, true), "{reply:?}");
+}
+
 #[tokio::test]
 async fn bytes_that_are_not_utf_8_become_replacement_characters() {
     let api = Api::start().await;
@@ -303,7 +313,11 @@ async fn host_routing_takes_the_host_from_the_path() {
         json!({"target": "http://x", "user": "j", "host": "jane.hub.example"})
     );
     assert_eq!(table["/jane_40x.example"]["host"], "jane_40x.example");
-    assert_eq!(table["/"], json!({"target": "http://x", "user": "j"}));
+    assert_eq!(
+        table["/"],
+        json!({"target": "http://x", "user": "j", "host": "forged"}),
+        "the root has no host of ours"
+    );
     let bad = api.call("POST /api/routes/no%20host/x", TARGET).await;
     assert_eq!((bad.status, bad.body.contains("host name")), (400, true), "{bad:?}");
     assert_eq!(api.call("DELETE /api/routes/jane.HUB.example/user/J", "").await.status, 204);
@@ -343,6 +357,8 @@ async fn nothing_is_known_to_be_inactive(#[case] query: &str) {
 #[case("inactiveSince=end+of%20time", "end of time")]
 #[case("inactive_since=2026-01-02T03:04:05+00:00", "2026-01-02T03:04:05 00:00")]
 #[case("inactive_since=2026-02-30", "2026-02-30")]
+#[case("inactive_since=2026-1-2", "2026-1-2")]
+#[case("inactive_since=2026-01-02%2003:04:05Z", "2026-01-02 03:04:05Z")]
 #[tokio::test]
 async fn a_bad_filter_is_refused(#[case] query: &str, #[case] value: &str) {
     let api = Api::start().await;

@@ -5,6 +5,7 @@
 mod support;
 
 mod api_auth;
+mod api_docs;
 mod api_http;
 mod api_jwt;
 mod api_limits;

@@ -8,10 +8,13 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 
 /// How long we listen to what nobody will read.
 const LINGER_MAX: Duration = Duration::from_secs(2);
+
+/// A client that sends nothing for so long isn't sending any more: an idle connection ends quickly at a stop.
+const SILENCE_MAX: Duration = Duration::from_millis(300);
 
 /// How much of it we take.
 const LINGER_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -22,7 +25,13 @@ const LINGER_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// answer: a client that is refused before its body is read would see a broken pipe instead of the 403.
 pub(super) struct Lingering {
     stream: TcpStream,
-    ending: Option<(Pin<Box<Sleep>>, usize)>,
+    ending: Option<Ending>,
+}
+
+struct Ending {
+    silence: Pin<Box<Sleep>>,
+    latest: Instant,
+    taken: usize,
 }
 
 impl Lingering {
@@ -61,22 +70,25 @@ impl AsyncWrite for Lingering {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        let Some((deadline, taken)) = &mut this.ending else {
+        let Some(ending) = &mut this.ending else {
             ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
-            this.ending = Some((Box::pin(sleep(LINGER_MAX)), 0));
+            let latest = Instant::now() + LINGER_MAX;
+            this.ending = Some(Ending { silence: Box::pin(sleep(SILENCE_MAX)), latest, taken: 0 });
             return self.poll_shutdown(cx);
         };
-        if deadline.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Ok(()));
-        }
         let mut waste = [0; 8 * 1024];
         loop {
             let mut buffer = ReadBuf::new(&mut waste);
-            let read = ready!(Pin::new(&mut this.stream).poll_read(cx, &mut buffer));
-            *taken += buffer.filled().len();
-            if read.is_err() || buffer.filled().is_empty() || *taken > LINGER_BYTES_MAX {
+            let Poll::Ready(read) = Pin::new(&mut this.stream).poll_read(cx, &mut buffer) else {
+                return ending.silence.as_mut().poll(cx).map(Ok);
+            };
+            ending.taken += buffer.filled().len();
+            let now = Instant::now();
+            let enough = ending.taken > LINGER_BYTES_MAX || now >= ending.latest;
+            if read.is_err() || buffer.filled().is_empty() || enough {
                 return Poll::Ready(Ok(()));
             }
+            ending.silence.as_mut().reset((now + SILENCE_MAX).min(ending.latest));
         }
     }
 }

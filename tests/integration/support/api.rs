@@ -165,7 +165,7 @@ impl Api {
         let listener = Listener::bind("--api-ip, --api-port", "127.0.0.1", 0, setup.limits).await.expect("a free port");
         let address = listener.addresses()[0];
         let state = ApiState::new(routes.clone(), auth.clone(), readiness.clone(), setup.settings);
-        lifecycle.spawn("api", listener.serve("api", api::router(state), lifecycle.stopping()));
+        lifecycle.spawn_front("api", listener.serve("api", api::router(state), lifecycle.draining()));
         Self { address, routes, auth, readiness, clock, lifecycle }
     }
 
