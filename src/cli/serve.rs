@@ -89,7 +89,7 @@ async fn serve(config: &Config) -> Result<(), Failed> {
     let state = ApiState::new(control, auth.clone(), readiness.clone(), wiring::api_settings(config));
     lifecycle.spawn_front("api", api.serve("api", api::router(state), lifecycle.draining()));
     if let Some(pages) = pages {
-        let router = pages::router(config.routing.error_target.as_ref()).map_err(Failed::now)?;
+        let router = pages::router(config.routing.error_target.as_ref()).map_err(Failed::configuration)?;
         lifecycle.spawn_front("pages", pages.serve("pages", router, lifecycle.draining()));
     }
 
@@ -236,7 +236,9 @@ mod tests {
     async fn work_that_is_done_does_not_end_its_task() {
         let lifecycle = Lifecycle::new();
         let (done, wait) = tokio::sync::oneshot::channel();
-        spawn_until_stopped(&lifecycle, "short", async move { let _ = done.send(()); });
+        spawn_until_stopped(&lifecycle, "short", async move {
+            let _ = done.send(());
+        });
         wait.await.unwrap();
         assert!(!lifecycle.draining().is_cancelled());
         lifecycle.stop();
