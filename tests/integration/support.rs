@@ -1,8 +1,8 @@
 //! Programs, ports and patience.
 
+pub(crate) mod api;
 pub(crate) mod fake_traefik;
 pub(crate) mod flaky_store;
-pub(crate) mod api;
 pub(crate) mod http;
 pub(crate) mod one_etcd;
 pub(crate) mod pointsman;
