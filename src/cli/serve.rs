@@ -89,7 +89,7 @@ async fn serve(config: &Config) -> Result<(), Failed> {
     let state = ApiState::new(control, auth.clone(), readiness.clone(), wiring::api_settings(config));
     lifecycle.spawn_front("api", api.serve("api", api::router(state), lifecycle.draining()));
     if let Some(pages) = pages {
-        let router = pages::router(config.routing.error_target.as_ref()).map_err(Failed::now)?;
+        let router = pages::router(config.routing.error_target.as_ref()).map_err(Failed::configuration)?;
         lifecycle.spawn_front("pages", pages.serve("pages", router, lifecycle.draining()));
     }
 

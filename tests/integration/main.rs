@@ -13,6 +13,7 @@ mod api_listen;
 mod api_log;
 mod api_pages;
 mod api_routes;
+mod cli_check;
 mod cli_docs;
 mod cli_help;
 mod cli_refusals;

@@ -1,5 +1,7 @@
 //! etcd: is every member there and new enough, may we write, and what lies below our prefixes?
 
+mod members;
+
 use super::report::Report;
 use super::traefik::InStore;
 use crate::cli::wiring;
@@ -17,8 +19,24 @@ const FOREIGN_NAMED_MAX: usize = 5;
 /// A revision that no key ever has.
 const NEVER: i64 = i64::MAX;
 
-/// Looks at the contents and our rights; says what Traefik should be serving.
-pub(super) async fn contents(store: &dyn Store, config: &Config, report: &mut Report) -> InStore {
+/// Looks at the members, our rights and the contents; says what Traefik should be serving.
+pub(super) async fn check(config: &Config, report: &mut Report) -> InStore {
+    let store = match EtcdStore::connect(wiring::etcd_settings(config)).await {
+        Ok(store) => store,
+        Err(error) => {
+            report.problem("etcd", error);
+            return InStore::Unknown;
+        }
+    };
+    if members::check(&store.status().await, config.traefik.strict_versions, report) {
+        contents(&store, config, report).await
+    } else {
+        InStore::Unknown
+    }
+}
+
+/// Our rights, and what lies below our prefixes.
+async fn contents(store: &dyn Store, config: &Config, report: &mut Report) -> InStore {
     let part = "etcd";
     let records = RecordKeys::new(&config.etcd.prefix);
     let root_key = &config.traefik.root_key;
@@ -132,20 +150,11 @@ fn layout(stored: &Marker, config: &Config, part: &str, report: &mut Report) {
     }
 }
 
+/// An error, and what to do about it.
 fn advice(error: &StoreError) -> String {
     match error {
         StoreError::Unavailable(_) => format!("{error}; start it, or correct --etcd-endpoints"),
         StoreError::Refused(_) => format!("{error}; look at --etcd-user, --etcd-password-file and the user's role"),
         StoreError::Compacted(_) => error.to_string(),
-    }
-}
-
-pub(super) async fn check(config: &Config, report: &mut Report) -> InStore {
-    match EtcdStore::connect(wiring::etcd_settings(config)).await {
-        Ok(store) => contents(&store, config, report).await,
-        Err(error) => {
-            report.problem("etcd", error);
-            InStore::Unknown
-        }
     }
 }

@@ -42,6 +42,16 @@ impl Report {
         if strict { self.problem(part, text) } else { self.warning(part, text) }
     }
 
+    #[cfg(test)]
+    pub(super) fn warnings(&self) -> usize {
+        self.warnings
+    }
+
+    #[cfg(test)]
+    pub(super) fn problems(&self) -> usize {
+        self.problems
+    }
+
     /// Prints the sum, and says whether there was no problem.
     pub(super) fn finish(self) -> bool {
         let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });

@@ -1,0 +1,71 @@
+//! A single real etcd, without passwords unless asked for.
+
+use std::path::Path;
+use std::time::Duration;
+
+use etcd_client::{Client, ConnectOptions, Permission, PermissionType};
+
+use super::process::{Running, free_port, program};
+use super::wait::eventually;
+
+/// A running etcd; its data go with it.
+pub(crate) struct OneEtcd {
+    pub(crate) endpoint: String,
+    pub(crate) process: Running,
+    _data: tempfile::TempDir,
+}
+
+impl OneEtcd {
+    /// Starts one, and waits until it answers.
+    pub(crate) async fn start() -> Self {
+        let data = tempfile::tempdir().expect("a folder");
+        let [endpoint, peer] = [free_port(), free_port()].map(|port| format!("http://127.0.0.1:{port}"));
+        let arguments = [
+            format!("--data-dir={}", data.path().join("data").display()),
+            format!("--listen-client-urls={endpoint}"),
+            format!("--advertise-client-urls={endpoint}"),
+            format!("--listen-peer-urls={peer}"),
+            format!("--initial-advertise-peer-urls={peer}"),
+            format!("--initial-cluster=default={peer}"),
+        ];
+        let process = Running::start(&program("etcd"), &arguments, &[], data.path());
+        let etcd = Self { endpoint, process, _data: data };
+        eventually("etcd", Duration::from_secs(20), || async {
+            let mut client = etcd.client(None).await?;
+            client.get("x", None).await.map(drop).map_err(|e| e.to_string())
+        })
+        .await;
+        etcd
+    }
+
+    /// A client of its own, as this user.
+    pub(crate) async fn client(&self, login: Option<(&str, &str)>) -> Result<Client, String> {
+        let options = ConnectOptions::new().with_timeout(Duration::from_secs(2));
+        let options = match login {
+            Some((user, password)) => options.with_user(user, password),
+            None => options,
+        };
+        Client::connect([&self.endpoint], Some(options)).await.map_err(|e| e.to_string())
+    }
+
+    /// From now on passwords are needed: `root` may do all, `reader` may read all, each with its name as password.
+    pub(crate) async fn require_passwords(&self) {
+        let mut client = self.client(None).await.expect("a client");
+        client.role_add("reading").await.expect("a role");
+        let all = Permission::new(PermissionType::Read, "\0").with_from_key();
+        client.role_grant_permission("reading", all).await.expect("a right");
+        client.role_add("root").await.expect("a role");
+        for (user, role) in [("root", "root"), ("reader", "reading")] {
+            client.user_add(user, user, None).await.expect("a user");
+            client.user_grant_role(user, role).await.expect("its role");
+        }
+        client.auth_enable().await.expect("passwords");
+    }
+}
+
+/// Writes a password into a file.
+pub(crate) fn password_file(folder: &Path, password: &str) -> String {
+    let path = folder.join(format!("password-{password}"));
+    std::fs::write(&path, password).expect("a file");
+    path.display().to_string()
+}
