@@ -307,7 +307,10 @@ impl Writer {
                 let heard = |view: &View| view.tree_revision >= revision && view.records_revision >= revision;
                 let _ = self.mirror.wait(Instant::now() + STORE_PATIENCE, heard).await;
             }
-            Err(error) => warn!(%error, "The store can't be written yet: {error}"),
+            Err(error) => {
+                warn!(%error, "The store can't be written yet: {error}");
+                sleep(OTHERS_GRACE * 4).await;
+            }
         }
     }
 
