@@ -1,8 +1,9 @@
 """The hub of `make demo`: the example, and servers that end with the hub, even if it is killed."""
 
+from jupyterhub.spawner import SimpleLocalProcessSpawner
+
 from devkit.child import die_with_parent
 from devkit.places import EXAMPLES
-from jupyterhub.spawner import SimpleLocalProcessSpawner
 
 c = get_config()  # noqa: F821 (JupyterHub brings it along)
 load_subconfig(str(EXAMPLES / "jupyterhub_config.py"))  # noqa: F821

@@ -34,7 +34,9 @@ def run(part, command, **options):
 def output_of(command):
     """What a command prints, or an empty text if it can't be run."""
     try:
-        done = subprocess.run([str(word) for word in command], stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+        done = subprocess.run(
+            [str(word) for word in command], stdin=subprocess.DEVNULL, capture_output=True, timeout=60
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return (done.stdout + done.stderr).decode(errors="replace")
@@ -103,7 +105,9 @@ def npm_package(name, package, program, upgrade=False):
     node = version_of(["node", "--version"])
     if npm is None or node is None or node < (20,):
         seen = "no Node.js" if node is None else f"Node.js {node[0]}"
-        raise Missing(f"It needs Node.js 20 or newer with npm; found {seen}. Install nodejs and npm, for example from Debian 13 or newer.")
+        raise Missing(
+            f"It needs Node.js 20 or newer with npm; found {seen}. Install nodejs and npm, for example from Debian 13 or newer."
+        )
     folder.mkdir(parents=True, exist_ok=True)
     run(name, [npm, "install", "--no-fund", "--no-audit", "--prefix", folder, package])
     link(program, target)

@@ -145,14 +145,18 @@ class Stack:
             env={**plain_environment(), **self.settings(number)},
         ).start()
         if child.process.wait(20) != 0:
-            raise PartFailed(f"`pointsman traefik-config` failed with status {child.process.returncode}:\n{child.tail()}")
+            raise PartFailed(
+                f"`pointsman traefik-config` failed with status {child.process.returncode}:\n{child.tail()}"
+            )
         return place / "traefik.yaml"
 
     def start_traefik(self, number=0):
         """Start a Traefik and wait until it answers. It has routes once the hub has brought some."""
         config = self.write_traefik_config(number)
         child = self._start(f"traefik{number or ''}", [program("traefik"), "--configFile", config], plain_environment())
-        wait_until("Traefik answers", answers(f"http://{LOOPBACK}:{self.traefik_ports[number]}/api/version"), 20, [child])
+        wait_until(
+            "Traefik answers", answers(f"http://{LOOPBACK}:{self.traefik_ports[number]}/api/version"), 20, [child]
+        )
         return child
 
     def wait_until_ready(self):
@@ -178,7 +182,9 @@ class Stack:
         )
         command = [python, "-m", "jupyterhub", "-f", self.hub_config]
         child = self._start("hub", command, environment)
-        wait_until("JupyterHub is reached through Traefik", answers(f"{self.public_url}/hub/api"), wait_seconds, [child])
+        wait_until(
+            "JupyterHub is reached through Traefik", answers(f"{self.public_url}/hub/api"), wait_seconds, [child]
+        )
         return child
 
     def start_all(self):

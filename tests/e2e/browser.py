@@ -16,7 +16,13 @@ class Browser:
 
     def __init__(self, driver_path, folder):
         options = webdriver.ChromeOptions()
-        for switch in ("--headless=new", "--window-size=1280,900", "--disable-gpu", "--disable-dev-shm-usage", "--no-proxy-server"):
+        for switch in (
+            "--headless=new",
+            "--window-size=1280,900",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--no-proxy-server",
+        ):
             options.add_argument(switch)
         if os.geteuid() == 0:
             options.add_argument("--no-sandbox")  # Chromium's sandbox refuses to work for root
@@ -63,7 +69,9 @@ class Browser:
     def wait_for_text(self, selector, text):
         """Wait until an element shows this text."""
         try:
-            WebDriverWait(self.driver, PATIENCE_SECONDS).until(seen.text_to_be_present_in_element((By.CSS_SELECTOR, selector), text))
+            WebDriverWait(self.driver, PATIENCE_SECONDS).until(
+                seen.text_to_be_present_in_element((By.CSS_SELECTOR, selector), text)
+            )
         except TimeoutException:
             self.picture("wrong-text")
             raise AssertionError(f"{selector} never showed {text!r}") from None

@@ -80,9 +80,13 @@ def binary():
     if named:
         return Path(named).resolve()
     target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
-    built = [target / profile / "pointsman" for profile in ("release", "debug") if (target / profile / "pointsman").exists()]
+    built = [
+        target / profile / "pointsman" for profile in ("release", "debug") if (target / profile / "pointsman").exists()
+    ]
     if not built:
-        pytest.fail(f"There is no pointsman in {target}/release or {target}/debug. `make test-e2e` builds it.", pytrace=False)
+        pytest.fail(
+            f"There is no pointsman in {target}/release or {target}/debug. `make test-e2e` builds it.", pytrace=False
+        )
     return max(built, key=lambda path: path.stat().st_mtime)
 
 

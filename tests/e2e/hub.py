@@ -128,7 +128,9 @@ class Hub:
         for traefik in range(len(self.stack.public_ports)):
             answer = self.server_at(path, traefik)
             assert answer, f"Traefik {traefik}: nobody answers at {path}: {self.get(path, traefik)}"
-            assert (answer["user"], answer["server"]) == (name, server), f"Traefik {traefik}: wrong server at {path}: {answer}"
+            assert (answer["user"], answer["server"]) == (name, server), (
+                f"Traefik {traefik}: wrong server at {path}: {answer}"
+            )
 
     def assert_gone(self, name, server=""):
         """No server answers any more at that path, through no Traefik, at the first try."""

@@ -46,6 +46,14 @@ c.JupyterHub.load_roles = [
     {
         "name": "e2e",
         "services": ["e2e"],
-        "scopes": ["admin:users", "admin:servers", "access:servers", "access:services", "list:services", "proxy", "read:hub"],
+        "scopes": [
+            "admin:users",
+            "admin:servers",
+            "access:servers",
+            "access:services",
+            "list:services",
+            "proxy",
+            "read:hub",
+        ],
     }
 ]

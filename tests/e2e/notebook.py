@@ -30,9 +30,22 @@ class Kernel:
     def run(self, code):
         """Run code and give its result as text."""
         request = uuid.uuid4().hex
-        header = {"msg_id": request, "msg_type": "execute_request", "session": uuid.uuid4().hex, "username": "", "version": "5.3"}
+        header = {
+            "msg_id": request,
+            "msg_type": "execute_request",
+            "session": uuid.uuid4().hex,
+            "username": "",
+            "version": "5.3",
+        }
         content = {"code": code, "silent": False, "store_history": True, "allow_stdin": False, "stop_on_error": True}
-        message = {"header": header, "parent_header": {}, "metadata": {}, "content": content, "channel": "shell", "buffers": []}
+        message = {
+            "header": header,
+            "parent_header": {},
+            "metadata": {},
+            "content": content,
+            "channel": "shell",
+            "buffers": [],
+        }
         self.socket.send(json.dumps(message))
         while True:
             answer = json.loads(self.socket.recv())

@@ -30,7 +30,9 @@ def test_a_person_works_in_jupyterlab(hub, browser):
     browser.find(".jp-Notebook .jp-CodeCell .cm-content", clickable=True)
     browser.find('.jp-NotebookPanel .jp-Notebook-ExecutionIndicator[data-status="idle"]')
     browser.click(".jp-Notebook .jp-CodeCell .cm-content")
-    ActionChains(browser.driver).send_keys("1+1").key_down(Keys.SHIFT).send_keys(Keys.ENTER).key_up(Keys.SHIFT).perform()
+    ActionChains(browser.driver).send_keys("1+1").key_down(Keys.SHIFT).send_keys(Keys.ENTER).key_up(
+        Keys.SHIFT
+    ).perform()
     browser.wait_for_text(".jp-OutputArea-output pre", "2")
     browser.picture("one-plus-one")
     browser.open(f"{hub.stack.public_url}/hub/home")

@@ -100,14 +100,24 @@ class Demo:
                 continue
             with contextlib.suppress(OSError):
                 state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
-                words = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes() + os.readlink(entry / "cwd").encode()
+                words = (
+                    (entry / "cmdline").read_bytes()
+                    + (entry / "environ").read_bytes()
+                    + os.readlink(entry / "cwd").encode()
+                )
                 if mark in words and state != "Z":
-                    found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")[:120]
+                    found[int(entry.name)] = (
+                        (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")[:120]
+                    )
         return found
 
     def assert_nothing_left(self, seconds=STOP_SECONDS):
         """No process, no open port, no file."""
-        wait_until("no process is left", lambda: not self.processes() or (_ for _ in ()).throw(AssertionError(self.processes())), seconds)
+        wait_until(
+            "no process is left",
+            lambda: not self.processes() or (_ for _ in ()).throw(AssertionError(self.processes())),
+            seconds,
+        )
         wait_until("its folder is gone", lambda: not self.folder.exists(), seconds)
         for port in self.ports:
             with socket.socket() as probe, pytest.raises(ConnectionRefusedError):
@@ -166,7 +176,9 @@ def test_ctrl_c_leaves_nothing(demo):
     demo.wait_for(r"^Everything is stopped\.$", 5)
 
 
-@pytest.mark.parametrize("end", [lambda demo: demo.hang_up(), lambda demo: demo.process.terminate()], ids=["hangup", "sigterm"])
+@pytest.mark.parametrize(
+    "end", [lambda demo: demo.hang_up(), lambda demo: demo.process.terminate()], ids=["hangup", "sigterm"]
+)
 def test_other_ends_leave_nothing_either(demo, end):
     log_in_and_spawn(demo.wait_until_open())
     end(demo)
@@ -187,7 +199,11 @@ def test_a_killed_demo_leaves_nothing(demo, who):
     if who == "both":
         # Nobody is left to remove the folder; the next demo does it.
         wait_until("no process is left", lambda: not demo.processes(), STOP_SECONDS)
-        subprocess.run([sys.executable, ROOT / "scripts" / "demo", "--binary", "/bin/false", "--no-setup"], capture_output=True, timeout=60)
+        subprocess.run(
+            [sys.executable, ROOT / "scripts" / "demo", "--binary", "/bin/false", "--no-setup"],
+            capture_output=True,
+            timeout=60,
+        )
     demo.assert_nothing_left()
 
 

@@ -90,7 +90,9 @@ def test_nothing_acknowledged_is_lost_when_etcd_is_killed_under_load(hub):
         for number in range(60):
             path = f"/load/{worker}/{number}"
             try:
-                added = hub.api("POST", f"/api/routes{path}", json={"target": f"http://127.0.0.1:{number + 1}"}).status_code
+                added = hub.api(
+                    "POST", f"/api/routes{path}", json={"target": f"http://127.0.0.1:{number + 1}"}
+                ).status_code
                 if added != 201:
                     assert added == 503, added
                     unsure.add(path)

@@ -50,7 +50,9 @@ def test_a_traefik_with_the_example_serves_the_routes(hub, tmp_path):
         text = text.replace(f":{old}", f":{new}")
     config = tmp_path / "traefik.yaml"
     config.write_text(text)
-    child = Child("traefik", [program("traefik"), "--configFile", config], tmp_path / "log", env=plain_environment()).start()
+    child = Child(
+        "traefik", [program("traefik"), "--configFile", config], tmp_path / "log", env=plain_environment()
+    ).start()
     try:
         wait_until("it serves the hub", lambda: status_of(f"http://127.0.0.1:{public}/hub/api")[0] == 200, 20, [child])
         assert "error" not in child.tail(100).lower(), child.tail(100)
@@ -92,7 +94,9 @@ def compose():
     whole = yaml.safe_load((EXAMPLES / "compose.yaml").read_text())
     for service in whole["services"].values():
         for name, value in service.get("environment", {}).items():
-            service["environment"][name] = re.sub(r"\$\{CONFIGPROXY_AUTH_TOKEN:\?[^}]*\}", "a-token-for-the-test", str(value))
+            service["environment"][name] = re.sub(
+                r"\$\{CONFIGPROXY_AUTH_TOKEN:\?[^}]*\}", "a-token-for-the-test", str(value)
+            )
     return whole
 
 
@@ -156,7 +160,10 @@ def test_the_compose_file_s_settings_fit_together(compose, binary):
     assert mounts(services["traefik"])[folder] == mounts(services["traefik-config"])[folder]
     # Users reach the entry point; Pointsman reaches Traefik's API, etcd and the hub, and is reached.
     assert static["entryPoints"]["web"]["address"].endswith(":8000")
-    assert place(settings["POINTSMAN_TRAEFIK_API"]) == ("traefik", int(static["entryPoints"]["traefik"]["address"].rpartition(":")[2]))
+    assert place(settings["POINTSMAN_TRAEFIK_API"]) == (
+        "traefik",
+        int(static["entryPoints"]["traefik"]["address"].rpartition(":")[2]),
+    )
     listens = option(services["etcd"]["command"], "--listen-client-urls")
     assert place(settings["POINTSMAN_ETCD_ENDPOINTS"]) == ("etcd", urlsplit(listens).port)
     assert static["providers"]["etcd"]["endpoints"] == ["etcd:2379"]

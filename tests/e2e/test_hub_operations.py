@@ -139,7 +139,9 @@ def test_a_server_started_while_pointsman_is_down_is_routed_once_it_is_back(hub)
     hub.add_users(["joe"])
     hub.stack.children["pointsman"].kill()
     hub.ask_for("joe")
-    wait_until("the hub is waiting with a started server", lambda: hub.user("joe")["servers"].get("", {}).get("pending"), 20)
+    wait_until(
+        "the hub is waiting with a started server", lambda: hub.user("joe")["servers"].get("", {}).get("pending"), 20
+    )
     hub.stack.start_pointsman()
     hub.wait_for("joe")
     hub.assert_reaches("joe")

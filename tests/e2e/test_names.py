@@ -61,7 +61,9 @@ def test_every_name_in_every_spelling(hub):
     assert not [route for route in hub.routes() if route.startswith("/user/")]
 
 
-@pytest.mark.parametrize("path", ["/user/plain/a//b", "/user/plain/a%2Fb", "/user/plain/a%20b/%E2%82%AC", "/user/plain/x;y=1?q=a%3Bb"])
+@pytest.mark.parametrize(
+    "path", ["/user/plain/a//b", "/user/plain/a%2Fb", "/user/plain/a%20b/%E2%82%AC", "/user/plain/x;y=1?q=a%3Bb"]
+)
 def test_the_path_reaches_the_server_as_it_was_sent(hub, path):
     hub.add_users(["plain"])
     hub.start("plain")
