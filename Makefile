@@ -1,0 +1,67 @@
+# `make help` says what there is. Every recipe is plain commands that can be typed by hand.
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup demo test setup-test fmt-check clippy doc test-rust test-e2e lint fmt bench clean
+
+PYTHON ?= python3
+PORT ?= 8000
+CARGO := scripts/cargo
+DEBUG_BINARY = $(abspath $(or $(CARGO_TARGET_DIR),target)/debug/pointsman)
+heading = @printf '\n=== %s\n' '$(1)'
+
+help: ## say what there is
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+setup: ## get everything that the demo, the tests and the benchmark need into .pointsman/
+	@$(PYTHON) scripts/dev-env
+
+demo: ## run JupyterHub on Pointsman on this machine, until Ctrl-C (PORT=8000)
+	@$(PYTHON) scripts/demo --port $(PORT)
+
+test: setup-test fmt-check clippy doc test-rust test-e2e ## run all checks and tests
+	$(call heading,All checks and tests passed)
+
+setup-test:
+	$(call heading,What the tests need)
+	@$(PYTHON) scripts/dev-env test
+
+fmt-check:
+	$(call heading,Formatting)
+	$(CARGO) fmt --check
+
+clippy:
+	$(call heading,Lints)
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+doc:
+	$(call heading,Documentation)
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
+
+# nextest runs the tests side by side and says which one hangs; cargo's own runner will do.
+test-rust: ## run the Rust tests: unit, property, API, real etcd and real Traefik
+	$(call heading,Rust tests)
+	@if cargo nextest --version >/dev/null 2>&1; then \
+		set -x; $(CARGO) nextest run --locked; \
+	else \
+		set -x; $(CARGO) test --locked; \
+	fi
+
+test-e2e: ## run the end-to-end tests with real JupyterHubs and a browser (ARGS="-k names")
+	$(call heading,End-to-end tests)
+	$(CARGO) build --locked
+	POINTSMAN_TEST_BINARY=$(DEBUG_BINARY) .pointsman/hub6/bin/python -m pytest tests/e2e $(ARGS)
+
+lint: fmt-check clippy doc ## check formatting, lints and documentation
+
+fmt: ## format the Rust code
+	$(CARGO) fmt
+
+bench: ## measure how long a route takes, beside CHP and beside jupyterhub-traefik-proxy's keys
+	@$(PYTHON) scripts/dev-env bench
+	$(CARGO) build --locked --release
+	$(PYTHON) benches/routed.py $(ARGS)
+
+clean: ## remove what was built and what was downloaded
+	$(CARGO) clean
+	rm -rf .pointsman

@@ -1,0 +1,158 @@
+"""A program that runs for us: started with a log file, watched, stopped for certain."""
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class PartFailed(Exception):
+    """A part died, or did not come up in time. The message names it and shows the end of its log."""
+
+
+def die_with_parent(number=signal.SIGKILL):
+    """Ask Linux to send this process a signal as soon as the thread that started it is gone."""
+    _libc.prctl(PR_SET_PDEATHSIG, int(number), 0, 0, 0)
+
+
+def adopt_orphans():
+    """Become the parent of every descendant whose own parent dies, so that none gets lost."""
+    _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def children_of(pid):
+    """The process numbers of the children of a process."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        with contextlib.suppress(OSError, ValueError):
+            # The name in parentheses may hold blanks and parentheses of its own.
+            after_name = (entry / "stat").read_text().rpartition(")")[2].split()
+            if int(after_name[1]) == pid:
+                found.append(int(entry.name))
+    return found
+
+
+def kill_descendants(deadline_seconds=10):
+    """Kill every process below this one, also those that are only born meanwhile. Needs `adopt_orphans`."""
+    deadline = time.monotonic() + deadline_seconds
+    while time.monotonic() < deadline:
+        alive = children_of(os.getpid())
+        if not alive:
+            return
+        for pid in alive:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for pid in alive:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+
+
+class Child:
+    """One running program."""
+
+    def __init__(self, name, command, log, env=None, cwd=None):
+        self.name = name
+        self.command = [str(word) for word in command]
+        self.log = Path(log)
+        self.env = env
+        self.cwd = cwd
+        self.process = None
+
+    def start(self):
+        """Start it, in a session of its own so that a Ctrl-C at the terminal reaches only us."""
+        parent = os.getpid()
+
+        def before_exec():
+            die_with_parent()
+            if os.getppid() != parent:
+                os._exit(1)
+
+        with open(self.log, "ab") as output:
+            self.process = subprocess.Popen(
+                self.command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=self.env,
+                cwd=self.cwd,
+                start_new_session=True,
+                preexec_fn=before_exec,
+            )
+        return self
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    def is_running(self):
+        return self.process is not None and self.process.poll() is None
+
+    def tail(self, lines=15):
+        """The last lines of its log."""
+        try:
+            return "\n".join("    " + line for line in self.log.read_text(errors="replace").splitlines()[-lines:])
+        except OSError as error:
+            return f"    (its log can't be read: {error})"
+
+    def check(self):
+        """Raise if it has ended."""
+        if not self.is_running():
+            code = self.process.returncode
+            how = f"was ended by signal {-code}" if code < 0 else f"ended with status {code}"
+            raise PartFailed(f"{self.name} {how}. The end of its log:\n{self.tail()}")
+
+    def send(self, number):
+        """Send it a signal, if it still runs."""
+        if self.is_running():
+            self.process.send_signal(number)
+
+    def stop(self, patience_seconds=10, number=signal.SIGTERM):
+        """End it: ask, wait, then kill it and what it left in its session. True if asking was enough."""
+        if self.process is None:
+            return True
+        self.send(number)
+        try:
+            self.process.wait(patience_seconds)
+            obeyed = True
+        except subprocess.TimeoutExpired:
+            obeyed = False
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        return obeyed
+
+    def kill(self):
+        """End it as a power cut would."""
+        self.send(signal.SIGKILL)
+        self.process.wait()
+
+
+def wait_until(what, condition, seconds=30, watched=(), interval_seconds=0.05):
+    """Wait until `condition()` gives something true, and return that.
+
+    An exception counts as "not yet". When the time is over, or a watched program has died,
+    the error says what was seen last.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        for child in watched:
+            child.check()
+        try:
+            last = condition()
+            if last:
+                return last
+        except Exception as error:  # whatever a program that is coming up answers
+            last = f"{type(error).__name__}: {error}"
+        if time.monotonic() > deadline:
+            logs = "".join(f"\n  The end of {child.name}'s log:\n{child.tail()}" for child in watched)
+            raise PartFailed(f"Waited {seconds} s in vain until {what}. Last seen: {last!r}.{logs}")
+        time.sleep(interval_seconds)

@@ -1,0 +1,43 @@
+"""Ports for servers that must come back on the same one."""
+
+import errno
+import random
+import socket
+
+# Linux takes even ports from 32768 upwards for outgoing connections: a server that is restarted
+# on such a port may find it taken. Odd ones below that are left alone.
+LOWEST, HIGHEST = 20001, 32767
+
+_handed_out = set()
+
+
+def is_free(port):
+    """Whether a server could listen on this port now, on every address."""
+    for family, everywhere in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
+        try:
+            with socket.socket(family, socket.SOCK_STREAM) as probe:
+                # Connections that linger from an earlier server don't count, a listening server does.
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                probe.bind((everywhere, port))
+        except OSError as error:
+            if error.errno in (errno.EADDRINUSE, errno.EACCES):
+                return False
+            if family == socket.AF_INET:
+                raise
+            # A machine without IPv6 has nothing that could be taken there.
+    return True
+
+
+def free_port(preferred=None):
+    """A free port: the preferred one if it can be had, else an odd one below Linux's own range."""
+    if preferred is not None and preferred not in _handed_out and is_free(preferred):
+        _handed_out.add(preferred)
+        return preferred
+    for _ in range(1000):
+        port = random.randrange(LOWEST, HIGHEST + 1, 2)
+        if port not in _handed_out and is_free(port):
+            _handed_out.add(port)
+            return port
+    raise OSError(f"Of 1000 ports tried between {LOWEST} and {HIGHEST}, none is free.")

@@ -1,0 +1,59 @@
+"""The hub of the end-to-end tests: the example, with light servers, a service, and a token for the tests."""
+
+import os
+import sys
+from pathlib import Path
+
+from devkit.places import EXAMPLES
+from jupyterhub.auth import DummyAuthenticator
+from jupyterhub.spawner import SimpleLocalProcessSpawner
+
+c = get_config()  # noqa: F821 (JupyterHub brings it along)
+load_subconfig(str(EXAMPLES / "jupyterhub_config.py"))  # noqa: F821
+
+LIGHT_SERVER = [sys.executable, str(Path(__file__).with_name("light_server.py"))]
+
+
+class AnyNameAuthenticator(DummyAuthenticator):
+    """Keeps upper case, which JupyterHub's own authenticators fold."""
+
+    def normalize_username(self, username):
+        return username
+
+
+class LightSpawner(SimpleLocalProcessSpawner):
+    """Real notebook servers for users whose names say so, stand-ins for all others."""
+
+    home_dir_template = SimpleLocalProcessSpawner.home_dir_template
+
+    def get_args(self):
+        return super().get_args() if self.user.name.startswith("notebook") else []
+
+    async def start(self):
+        if not self.user.name.startswith("notebook"):
+            self.cmd = LIGHT_SERVER
+        return await super().start()
+
+
+c.JupyterHub.authenticator_class = AnyNameAuthenticator
+c.JupyterHub.spawner_class = LightSpawner
+c.JupyterHub.allow_named_servers = True
+c.JupyterHub.services = [
+    {"name": "e2e", "api_token": os.environ["E2E_TOKEN"]},
+    {"name": "echo", "url": f"http://127.0.0.1:{os.environ['E2E_SERVICE_PORT']}", "command": LIGHT_SERVER},
+]
+c.JupyterHub.load_roles = [
+    {
+        "name": "e2e",
+        "services": ["e2e"],
+        "scopes": [
+            "admin:users",
+            "admin:servers",
+            "access:servers",
+            "access:services",
+            "list:services",
+            "proxy",
+            "read:hub",
+        ],
+    }
+]

@@ -1,0 +1,46 @@
+"""The demo's promise, in a real browser: log in, spawn, JupyterLab, 1+1, stop."""
+
+import pytest
+from browser import Browser
+from devkit.child import wait_until
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.keys import Keys
+
+NAME = "notebook+browser@example.com"
+
+
+@pytest.fixture
+def browser(driver_path, artifacts):
+    browser = Browser(driver_path, artifacts)
+    yield browser
+    browser.close()
+
+
+@pytest.mark.parametrize("world", [6], ids=["hub6"], indirect=True)
+def test_a_person_works_in_jupyterlab(hub, browser):
+    browser.open(hub.stack.public_url)
+    browser.log_in(NAME)
+    # The hub spawns at once and leads to JupyterLab when its route is there.
+    browser.wait_for_address("/user/notebook")
+    card = '.jp-LauncherCard[data-category="Notebook"]'
+    browser.find(card)
+    browser.picture("jupyterlab")
+    assert f"/user/{NAME}" in hub.routes()
+    browser.click(card)
+    browser.find(".jp-Notebook .jp-CodeCell .cm-content", clickable=True)
+    browser.find('.jp-NotebookPanel .jp-Notebook-ExecutionIndicator[data-status="idle"]')
+    browser.click(".jp-Notebook .jp-CodeCell .cm-content")
+    ActionChains(browser.driver).send_keys("1+1").key_down(Keys.SHIFT).send_keys(Keys.ENTER).key_up(
+        Keys.SHIFT
+    ).perform()
+    browser.wait_for_text(".jp-OutputArea-output pre", "2")
+    browser.picture("one-plus-one")
+    browser.open(f"{hub.stack.public_url}/hub/home")
+    browser.click("#stop")
+    wait_until("the route is gone", lambda: f"/user/{NAME}" not in hub.routes(), 30)
+    browser.find("#start:not([href*='user/'])")
+    browser.picture("stopped")
+    # Whoever comes to the old address now is led to the hub.
+    browser.open(f"{hub.stack.public_url}{hub.path(NAME)}lab")
+    browser.wait_for_address("/hub/")
+    browser.picture("after-the-end")
