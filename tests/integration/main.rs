@@ -20,3 +20,4 @@ mod cli_refusals;
 mod cli_serve;
 mod cli_traefik_config;
 mod control;
+mod tree;

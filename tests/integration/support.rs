@@ -7,5 +7,6 @@ pub(crate) mod http;
 pub(crate) mod one_etcd;
 pub(crate) mod pointsman;
 pub(crate) mod process;
+pub(crate) mod raw_http;
 pub(crate) mod traefik;
 pub(crate) mod wait;
