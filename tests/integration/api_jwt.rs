@@ -13,8 +13,8 @@ use rcgen::{
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use crate::support::api::{Api, NOW_S, Setup, TOKEN};
-use crate::support::http::{Reply, Server, response};
+use crate::support::api::{Api, NOW_S, Setup, TOKEN, request};
+use crate::support::http::{Connection, Reply, Server, response};
 
 const SECRET: &[u8] = b"a secret of at least 32 bytes, as RFC 7518 asks";
 const BODY: &str = r#"{"target":"http://x"}"#;
@@ -433,7 +433,6 @@ async fn a_withdrawn_key_is_forgotten() {
 
 #[rstest]
 #[case(response(500, "", ""))]
-#[case(response(302, "Location: http://127.0.0.1:1/\r\n", ""))]
 #[case(response(200, "", "not json"))]
 #[case(response(200, "", "{}"))]
 #[case(response(200, "", vec![b' '; 1024 * 1024 + 1]))]
@@ -453,6 +452,49 @@ async fn a_key_set_out_of_reach_is_503_not_403(#[case] answer: Vec<u8>) {
     issuer.answer(response(500, "", ""));
     pass(Duration::from_secs(601)).await;
     assert_eq!(status(&api, &signer.token(json!({}))).await, 200, "the keys we know serve on");
+}
+
+#[tokio::test]
+async fn a_key_is_good_for_the_algorithm_that_its_issuer_names() {
+    let signer = Signer::new(Algorithm::RS256, Some("k"));
+    let issuer = Issuer::start(&[&signer]).await;
+    let api = start(issuer.settings()).await;
+    assert_eq!(status(&api, &signer.token(json!({}))).await, 200);
+    for algorithm in [Algorithm::RS512, Algorithm::PS256] {
+        let mut header = Header::new(algorithm);
+        header.kid = Some("k".into());
+        let token = encode(&header, &claims(json!({})), &signer.private).expect("a token");
+        assert_eq!(status(&api, &token).await, 403, "{algorithm:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_caller_who_leaves_during_the_fetch_does_no_harm() {
+    let signer = Signer::new(Algorithm::ES256, Some("k"));
+    let mut issuer = Issuer::start(&[]).await;
+    *issuer.keys.lock().expect("nobody panics with it") = None;
+    let api = start(issuer.settings()).await;
+    let token = signer.token(json!({}));
+    let mut caller = Connection::open(api.address).await;
+    caller.send(request("GET /api/routes", &format!("Authorization: Bearer {token}\r\n"), "")).await;
+    issuer.server.heads.recv().await.expect("the key set is asked for");
+    drop(caller);
+    issuer.serve(&[&signer]);
+    assert_eq!(status(&api, &token).await, 503, "nobody has seen the keys yet");
+    pass(Duration::from_secs(3)).await;
+    assert_eq!(status(&api, &token).await, 200);
+}
+
+#[tokio::test]
+async fn keys_come_from_where_the_administrator_said() {
+    let signer = Signer::new(Algorithm::ES256, Some("k"));
+    let mut elsewhere = Issuer::start(&[&signer]).await;
+    let issuer = Issuer::start(&[]).await;
+    let address = elsewhere.server.address;
+    issuer.answer(response(302, &format!("Location: http://{address}/keys\r\n"), ""));
+    let api = start(issuer.settings()).await;
+    assert_eq!(status(&api, &signer.token(json!({}))).await, 503);
+    assert_eq!(elsewhere.asked(), 0, "a redirect was followed");
 }
 
 #[tokio::test]

@@ -155,3 +155,15 @@ async fn without_an_answer_there_is_our_own_page() {
     let pages = Pages::start(Some(&format!("http://{}/", endless.address))).await;
     assert_plain(&pages.get("/error/404").await, 404, "Not found");
 }
+
+#[test]
+fn a_machine_without_certificates_of_authorities_will_do() {
+    // The same tests again, in a process that finds no such certificates.
+    let output = std::process::Command::new(std::env::current_exe().expect("this program"))
+        .args(["api_pages::", "api_jwt::keys_from_a_url", "--skip", "a_machine_without_certificates"])
+        .envs([("SSL_CERT_FILE", "/dev/null"), ("SSL_CERT_DIR", "/nonexistent")])
+        .output()
+        .expect("it runs");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && !said.contains(" 0 passed"), "{said}");
+}

@@ -49,7 +49,12 @@ impl Connection {
 
     /// Sends bytes; that the other side has gone shows when its answer is read.
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        let _ = timeout(PATIENCE, self.stream.write_all(bytes.as_ref())).await.expect("the bytes are taken in time");
+        let _ = self.try_send(bytes).await;
+    }
+
+    /// Sends bytes, unless the other side has gone.
+    pub(crate) async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
+        timeout(PATIENCE, self.stream.write_all(bytes.as_ref())).await.expect("the bytes are taken in time")
     }
 
     /// Reads the next answer; `bodiless`: it answers a HEAD.
