@@ -172,7 +172,7 @@ impl Member {
     /// Starts it, or starts it again with the data it had.
     pub(crate) fn start(&mut self) {
         std::fs::create_dir_all(&self.folder).expect("a folder");
-        self.process = Some(Running::start(&program("etcd"), &self.arguments, &self.folder));
+        self.process = Some(Running::start(&program("etcd"), &self.arguments, &[], &self.folder));
     }
 
     /// `kill -9`.
