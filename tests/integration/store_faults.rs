@@ -204,7 +204,7 @@ async fn a_slow_road_is_a_road() {
     let etcd = Etcd::start().await;
     let proxy = ChaosProxy::before(etcd.members[0].port).await;
     let store = EtcdStore::connect(EtcdSettings::new([proxy.url()])).await.unwrap();
-    proxy.delay(Duration::from_millis(150));
+    proxy.delay_answers(Duration::from_millis(150));
     for n in 0..3 {
         store.commit(txn("k", &n.to_string())).await.unwrap();
         store.list("k").await.unwrap();
@@ -219,8 +219,8 @@ async fn a_commit_without_an_answer_is_not_repeated() {
         (ChaosProxy::before(etcd.members[0].port).await, ChaosProxy::before(etcd.members[0].port).await);
     let store = EtcdStore::connect(EtcdSettings::new([first.url(), second.url()])).await.unwrap();
     let before = commit_revision(&store, "0").await;
-    first.delay(Duration::from_secs(1));
-    // Up in 1 s and down in 1 s: it happens at 1 s, and the answer would come at 2 s, after our patience.
+    // It happens at once, and the answer would come after our patience.
+    first.delay_answers(Duration::from_secs(3));
     let answer = store.commit(txn("k", "1")).await;
     assert!(matches!(answer, Err(StoreError::Unavailable(_))), "{answer:?}");
     let read = store.get("k").await.unwrap();

@@ -59,8 +59,8 @@ impl ChaosProxy {
         });
     }
 
-    /// Holds every piece back for so long.
-    pub(crate) fn delay(&self, delay: Duration) {
+    /// Holds every piece of an answer back for so long. Requests go through at once.
+    pub(crate) fn delay_answers(&self, delay: Duration) {
         self.weather.send_modify(|weather| weather.delay = delay);
     }
 
@@ -115,8 +115,8 @@ async fn carry(mut client: TcpStream, there: SocketAddr, mut weather: watch::Rec
     let Ok(mut server) = TcpStream::connect(there).await else { return };
     let ((mut from_client, mut to_client), (mut from_server, mut to_server)) = (client.split(), server.split());
     let delayed = weather.clone();
-    let up = pump(&mut from_client, &mut to_server, &delayed);
-    let down = pump(&mut from_server, &mut to_client, &delayed);
+    let up = pump(&mut from_client, &mut to_server, || Duration::ZERO);
+    let down = pump(&mut from_server, &mut to_client, || delayed.borrow().delay);
     tokio::select! {
         () = up => {}
         () = down => {}
@@ -130,12 +130,12 @@ async fn carry(mut client: TcpStream, there: SocketAddr, mut weather: watch::Rec
 async fn pump(
     from: &mut (impl AsyncReadExt + Unpin),
     to: &mut (impl AsyncWriteExt + Unpin),
-    weather: &watch::Receiver<Weather>,
+    delay: impl Fn() -> Duration,
 ) {
     let mut buffer = vec![0; 64 * 1024];
     loop {
         let Ok(length @ 1..) = from.read(&mut buffer).await else { return };
-        let delay = weather.borrow().delay;
+        let delay = delay();
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
