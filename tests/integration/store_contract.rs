@@ -35,7 +35,7 @@ impl Subject {
             }
             Kind::Etcd => {
                 let etcd = Etcd::start().await;
-                Self { store: Arc::new(etcd.store().await), memory: None, etcd: Some(etcd) }
+                Self { store: etcd.patient_store().await, memory: None, etcd: Some(etcd) }
             }
         }
     }

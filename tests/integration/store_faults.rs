@@ -84,7 +84,7 @@ async fn a_small_limit_is_found_too() {
 async fn a_restarted_etcd_is_found_again() {
     let mut etcd = Etcd::start().await;
     let store = etcd.store().await;
-    store.commit(txn("k", "kept")).await.unwrap();
+    wait_until_it_works(&store).await;
     etcd.members[0].kill();
     assert_away(&store, &etcd.members[0].url).await;
     etcd.members[0].start();
@@ -95,7 +95,7 @@ async fn a_restarted_etcd_is_found_again() {
 async fn a_hung_etcd_gets_no_more_than_our_patience() {
     let etcd = Etcd::start().await;
     let store = etcd.store().await;
-    store.commit(txn("k", "v")).await.unwrap();
+    wait_until_it_works(&store).await;
     etcd.members[0].pause();
     assert_away(&store, &etcd.members[0].url).await;
     etcd.members[0].resume();
@@ -106,7 +106,7 @@ async fn a_hung_etcd_gets_no_more_than_our_patience() {
 async fn one_dead_member_of_three_stops_nothing() {
     let mut etcd = Etcd::start_as(Wanted { members: 3, ..Wanted::default() }).await;
     let store = etcd.store().await;
-    store.commit(txn("k", "v")).await.unwrap();
+    wait_until_it_works(&store).await;
     for at in 0..3 {
         etcd.members[at].kill();
         // If it led, the others need their time to elect; the first commit may fail in that time, but not for long.
@@ -128,7 +128,7 @@ async fn one_dead_member_of_three_stops_nothing() {
 async fn a_hung_member_of_three_stops_nothing() {
     let etcd = Etcd::start_as(Wanted { members: 3, ..Wanted::default() }).await;
     let store = etcd.store().await;
-    store.commit(txn("k", "v")).await.unwrap();
+    wait_until_it_works(&store).await;
     let status = store.status().await;
     let leads =
         |at: usize| status.endpoints[at].member.as_ref().is_ok_and(pointsman::store::etcd::MemberStatus::is_leader);
@@ -138,7 +138,7 @@ async fn a_hung_member_of_three_stops_nothing() {
         let mut settings = etcd.settings();
         settings.endpoints.rotate_left(at);
         let store = EtcdStore::connect(settings).await.unwrap();
-        store.commit(txn("k", "v")).await.unwrap();
+        wait_until_it_works(&store).await;
         etcd.members[at].pause();
         assert_goes_on(&store, "without it").await;
         etcd.members[at].resume();
@@ -149,7 +149,7 @@ async fn a_hung_member_of_three_stops_nothing() {
 async fn two_of_three_dead_is_unavailable_not_empty() {
     let mut etcd = Etcd::start_as(Wanted { members: 3, ..Wanted::default() }).await;
     let store = etcd.store().await;
-    store.commit(txn("k", "v")).await.unwrap();
+    wait_until_it_works(&store).await;
     etcd.members[1].kill();
     etcd.members[2].kill();
     eventually("the survivor knows that it has no quorum", Duration::from_secs(10), async || {
@@ -176,7 +176,7 @@ async fn a_firewall_that_swallows_everything_is_walked_around() {
     let (first, second) =
         (ChaosProxy::before(etcd.members[0].port).await, ChaosProxy::before(etcd.members[0].port).await);
     let store = EtcdStore::connect(EtcdSettings::new([first.url(), second.url()])).await.unwrap();
-    store.commit(txn("k", "1")).await.unwrap();
+    wait_until_it_works(&store).await;
     first.stall();
     assert_goes_on(&store, "2").await;
     first.mend().await;
@@ -193,7 +193,7 @@ async fn a_half_open_connection_to_the_only_endpoint_is_replaced() {
     let etcd = Etcd::start().await;
     let proxy = ChaosProxy::before(etcd.members[0].port).await;
     let store = EtcdStore::connect(EtcdSettings::new([proxy.url()])).await.unwrap();
-    store.commit(txn("k", "1")).await.unwrap();
+    wait_until_it_works(&store).await;
     proxy.stall();
     proxy.mend().await;
     assert_goes_on(&store, "2").await;

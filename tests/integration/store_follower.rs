@@ -91,7 +91,7 @@ async fn a_watch_that_dies_in_silence_is_noticed_and_resumed_elsewhere() {
     let etcd = Etcd::start().await;
     let (first, second) =
         (ChaosProxy::before(etcd.members[0].port).await, ChaosProxy::before(etcd.members[0].port).await);
-    let writer = shared([etcd.members[0].url.clone()]).await;
+    let writer = etcd.patient_store().await;
     commit(&writer, vec![put("f/1", "1")]).await;
     let mut mirror = Mirror::of(shared([first.url(), second.url()]).await, "f/");
     mirror.until("the listing", SOON, |mirror| mirror.has("f/1", "1")).await;
@@ -120,7 +120,7 @@ async fn a_paused_etcd_is_noticed_and_found_again() {
     let noticed = mirror.until("the loss", SOON, |mirror| !mirror.losses.is_empty()).await;
     assert!(noticed < Duration::from_secs(5), "it took {noticed:?}");
     etcd.members[0].resume();
-    let writer = shared([etcd.members[0].url.clone()]).await;
+    let writer = etcd.patient_store().await;
     commit(&writer, vec![put("f/2", "after")]).await;
     mirror.until("what came after", SOON, |mirror| mirror.has("f/2", "after")).await;
     assert_eq!(mirror.resets, 1);
@@ -168,7 +168,7 @@ async fn a_follower_that_was_lost_where_nothing_changes_says_that_it_is_back() {
 async fn a_compaction_while_we_were_cut_off_is_a_new_listing() {
     let etcd = Etcd::start().await;
     let proxy = ChaosProxy::before(etcd.members[0].port).await;
-    let writer = shared([etcd.members[0].url.clone()]).await;
+    let writer = etcd.patient_store().await;
     commit(&writer, vec![put("f/gone", "1"), put("f/kept", "1")]).await;
     let mut mirror = Mirror::of(shared([proxy.url()]).await, "f/");
     mirror.until("the listing", SOON, |mirror| mirror.has("f/gone", "1")).await;
@@ -201,7 +201,7 @@ async fn an_etcd_that_went_back_in_time_is_a_new_listing() {
     etcd.members[0].wipe();
     etcd.members[0].start();
     etcd.wait_until_it_answers().await;
-    let writer = shared([etcd.members[0].url.clone()]).await;
+    let writer = etcd.patient_store().await;
     commit(&writer, vec![put("f/new", "1")]).await;
     mirror.until("the new world", SOON, |mirror| mirror.has("f/new", "1")).await;
     assert!(mirror.revision < before && mirror.entries.len() == 1, "{:?}", mirror.entries);

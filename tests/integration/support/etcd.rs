@@ -1,9 +1,11 @@
 //! Real etcd: one or several members, which a test can kill, pause and bring back.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use etcd_client::{Client, ConnectOptions};
+use pointsman::store::SharedStore;
 use pointsman::store::etcd::{EtcdSettings, EtcdStore};
 use tempfile::TempDir;
 
@@ -146,6 +148,12 @@ impl Etcd {
     /// Our store on all members.
     pub(crate) async fn store(&self) -> EtcdStore {
         EtcdStore::connect(self.settings()).await.expect("settings that make sense")
+    }
+
+    /// Our store with much patience: for what is not about time, on a machine that may be busy.
+    pub(crate) async fn patient_store(&self) -> SharedStore {
+        let settings = EtcdSettings { op_timeout: Duration::from_secs(15), ..self.settings() };
+        Arc::new(EtcdStore::connect(settings).await.expect("settings that make sense"))
     }
 
     /// A plain client of the first member, without our code.
