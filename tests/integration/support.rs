@@ -1,6 +1,9 @@
 //! Programs, ports and patience.
 
 pub(crate) mod api;
+pub(crate) mod certificates;
+pub(crate) mod chaos_proxy;
+pub(crate) mod etcd;
 pub(crate) mod fake_traefik;
 pub(crate) mod flaky_store;
 pub(crate) mod http;

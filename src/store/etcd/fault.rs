@@ -142,8 +142,6 @@ fn with_advice(text: String) -> String {
     let known = [
         ("UnknownIssuer", "does --etcd-ca name the certificate that signed etcd's?"),
         ("NotValidForName", "the host name in --etcd-endpoints must be in etcd's certificate"),
-        ("CertificateRequired", "etcd asks for a client certificate: --etcd-cert and --etcd-key"),
-        ("UnknownCA", "etcd does not know the certificate that signed --etcd-cert"),
         ("InvalidContentType", "does etcd speak TLS here? then write https:// or, if not, http://"),
         ("authentication failed", "look at --etcd-user and --etcd-password-file"),
         ("user name is empty", "etcd wants a login: --etcd-user and --etcd-password-file"),
@@ -151,7 +149,12 @@ fn with_advice(text: String) -> String {
         ("permission denied", "the etcd user needs read and write permission below our prefix and Traefik's root key"),
         ("database space exceeded", "etcd is full: compact and defragment it, then disarm its alarm"),
     ];
-    match known.into_iter().find(|(sign, _)| text.contains(sign)) {
+    // With TLS 1.3 a server that doesn't like our certificate hangs up after the handshake; we may see its reason or
+    // only a closed connection.
+    let signs = ["received fatal alert", "connection closed", "broken pipe", "Connection reset"];
+    let closed = text.starts_with("https://") && signs.iter().any(|sign| text.contains(sign));
+    let closed = closed.then_some(("", "if etcd asks for client certificates, --etcd-cert must be one that it trusts"));
+    match known.into_iter().chain(closed).find(|(sign, _)| text.contains(sign)) {
         Some((_, advice)) => format!("{text} ({advice})"),
         None => text,
     }

@@ -126,6 +126,12 @@ impl Pool {
         }
     }
 
+    fn discard(&self, connections: &[(usize, u64)]) {
+        for (at, number) in connections {
+            self.endpoints[*at].discard(*number);
+        }
+    }
+
     fn preferred(&self) -> &Arc<Endpoint> {
         &self.endpoints[self.preferred.load(Ordering::Relaxed) % self.endpoints.len()]
     }
@@ -152,6 +158,8 @@ impl Pool {
                     match answer {
                         Ok(value) => {
                             self.preferred.store(at, Ordering::Relaxed);
+                            // Whoever was slower may be half open, and would be so again when it is needed.
+                            self.discard(&silent);
                             return Ok(value);
                         }
                         // Another member would say the same.
@@ -181,9 +189,7 @@ impl Pool {
             }
         }
         // Whoever is still silent now is not asked on this connection again.
-        for (at, number) in &silent {
-            self.endpoints[*at].discard(*number);
-        }
+        self.discard(&silent);
         let silence = silent.first().map(|(at, _)| Fault::silence(self.endpoints[*at].url(), self.patience));
         Err(failure.or(silence).unwrap_or_else(|| Fault::silence("etcd", self.patience)))
     }

@@ -85,6 +85,12 @@ impl Running {
         }
     }
 
+    /// Kills it without a warning, and waits until it is gone.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().expect("a child of ours");
+        self.child.wait().expect("a child of ours");
+    }
+
     /// Whether and how it has ended.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("a child of ours")
