@@ -14,6 +14,7 @@ mod api_log;
 mod api_pages;
 mod api_routes;
 mod cli_check;
+mod cli_default_target;
 mod cli_docs;
 mod cli_help;
 mod cli_refusals;
