@@ -16,6 +16,7 @@ mod api_routes;
 mod cli_check;
 mod cli_default_target;
 mod cli_docs;
+mod cli_etcd_logins;
 mod cli_help;
 mod cli_refusals;
 mod cli_serve;

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use etcd_client::{Client, ConnectOptions, Permission, PermissionType};
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 
 use super::process::{Running, free_port, program};
 use super::wait::eventually;
@@ -18,9 +19,31 @@ pub(crate) struct OneEtcd {
 impl OneEtcd {
     /// Starts one, and waits until it answers.
     pub(crate) async fn start() -> Self {
-        let data = tempfile::tempdir().expect("a folder");
-        let [endpoint, peer] = [free_port(), free_port()].map(|port| format!("http://127.0.0.1:{port}"));
+        let etcd = Self::begin("http", &[]);
+        eventually("etcd", Duration::from_secs(20), || async {
+            let mut client = etcd.client(None).await?;
+            client.get("x", None).await.map(drop).map_err(|e| e.to_string())
+        })
+        .await;
+        etcd
+    }
+
+    /// Starts one that speaks TLS and asks everybody for a certificate.
+    pub(crate) fn begin_with_certificates(files: &Certificates) -> Self {
         let arguments = [
+            format!("--cert-file={}", files.server.0),
+            format!("--key-file={}", files.server.1),
+            format!("--trusted-ca-file={}", files.authority),
+            "--client-cert-auth=true".to_owned(),
+        ];
+        Self::begin("https", &arguments)
+    }
+
+    fn begin(scheme: &str, more: &[String]) -> Self {
+        let data = tempfile::tempdir().expect("a folder");
+        let endpoint = format!("{scheme}://127.0.0.1:{}", free_port());
+        let peer = format!("http://127.0.0.1:{}", free_port());
+        let mut arguments = vec![
             format!("--data-dir={}", data.path().join("data").display()),
             format!("--listen-client-urls={endpoint}"),
             format!("--advertise-client-urls={endpoint}"),
@@ -28,14 +51,9 @@ impl OneEtcd {
             format!("--initial-advertise-peer-urls={peer}"),
             format!("--initial-cluster=default={peer}"),
         ];
+        arguments.extend_from_slice(more);
         let process = Running::start(&program("etcd"), &arguments, &[], data.path());
-        let etcd = Self { endpoint, process, _data: data };
-        eventually("etcd", Duration::from_secs(20), || async {
-            let mut client = etcd.client(None).await?;
-            client.get("x", None).await.map(drop).map_err(|e| e.to_string())
-        })
-        .await;
-        etcd
+        Self { endpoint, process, _data: data }
     }
 
     /// A client of its own, as this user.
@@ -60,6 +78,38 @@ impl OneEtcd {
             client.user_grant_role(user, role).await.expect("its role");
         }
         client.auth_enable().await.expect("passwords");
+    }
+}
+
+/// Certificates of one authority, in files.
+pub(crate) struct Certificates {
+    pub(crate) authority: String,
+    pub(crate) server: (String, String),
+    pub(crate) client: (String, String),
+}
+
+impl Certificates {
+    /// Makes new ones for 127.0.0.1.
+    pub(crate) fn new(folder: &Path) -> Self {
+        let write = |name: &str, text: &str| {
+            let path = folder.join(name);
+            std::fs::write(&path, text).expect("a file");
+            path.display().to_string()
+        };
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority = write("ca.pem", &params.self_signed(&key).expect("a certificate").pem());
+        let issuer = Issuer::new(params, key);
+        let pair = |name: &str| {
+            let key = KeyPair::generate().expect("a key");
+            let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("a name");
+            params.distinguished_name.push(DnType::CommonName, name);
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+            let certificate = params.signed_by(&key, &issuer).expect("a certificate").pem();
+            (write(&format!("{name}.pem"), &certificate), write(&format!("{name}.key"), &key.serialize_pem()))
+        };
+        Self { authority, server: pair("server"), client: pair("client") }
     }
 }
 
