@@ -107,6 +107,12 @@ async fn a_healthy_system_is_told_to_be_and_each_fault_in_it_is_named() {
     says(&healthy, 0, &good);
     assert!(!healthy.stdout.contains("PROBLEM"), "{}", healthy.stdout);
 
+    // An etcd of an old distribution is a warning, unless that is not good enough.
+    let old = healthy.stdout.contains("is older than");
+    let strict = system.check(&[], &[TOKEN, ("POINTSMAN_STRICT_VERSIONS", "yes")]);
+    says(&strict, i32::from(old), &[]);
+    assert_eq!(strict.stdout.contains("PROBLEM  etcd"), old, "{}", strict.stdout);
+
     // The API and its token.
     says(&system.check(&[], &[("CONFIGPROXY_AUTH_TOKEN", "other")]), 1, &["PROBLEM  api", "the token is refused"]);
     says(&system.check(&[], &[]), 1, &["it wants a token, and there is none here"]);
