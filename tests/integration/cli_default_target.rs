@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::one_etcd::OneEtcd;
+use crate::support::etcd::Etcd;
 use crate::support::pointsman::{Server, pointsman};
 use crate::support::process::free_port;
 use crate::support::traefik::Traefik;
@@ -13,10 +13,10 @@ const SOON: Duration = Duration::from_secs(20);
 #[tokio::test]
 async fn a_default_target_is_set_unless_there_is_a_route() {
     let folder = tempfile::tempdir().unwrap();
-    let etcd = OneEtcd::start().await;
+    let etcd = Etcd::start().await;
     let (private, public) = (free_port(), free_port().to_string());
     let api = format!("http://127.0.0.1:{private}");
-    let essential = ["--etcd-endpoints", &etcd.endpoint, "--traefik-api", &api];
+    let essential = ["--etcd-endpoints", etcd.endpoint(), "--traefik-api", &api];
     let printed =
         pointsman(&[&["traefik-config", "--ip", "127.0.0.1", "--port", &public], &essential[..]].concat(), &[]);
     let file = folder.path().join("traefik.yaml");

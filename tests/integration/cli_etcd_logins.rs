@@ -2,18 +2,18 @@
 
 use std::time::Duration;
 
-use crate::support::one_etcd::{Certificates, OneEtcd, password_file};
+use crate::support::etcd::{Etcd, Wanted};
 use crate::support::pointsman::{Server, pointsman};
 use crate::support::process::free_port;
 use crate::support::traefik::Traefik;
 use crate::support::wait::eventually;
 
 /// A route is added, which is answered with 201 only once Traefik serves it: so both of them got in.
-async fn both_get_in(etcd: &OneEtcd, pointsman_login: &[&str], traefik_login: &[&str]) {
+async fn both_get_in(etcd: &Etcd, pointsman_login: &[&str], traefik_login: &[&str]) {
     let folder = tempfile::tempdir().expect("a folder");
     let (private, public) = (free_port(), free_port().to_string());
     let api = format!("http://127.0.0.1:{private}");
-    let essential = ["--etcd-endpoints", etcd.endpoint.as_str(), "--traefik-api", &api];
+    let essential = ["--etcd-endpoints", etcd.endpoint(), "--traefik-api", &api];
     let dir = folder.path().join("traefik").display().to_string();
     let place = ["--ip", "127.0.0.1", "--port", &public, "--dir", &dir];
     let written = pointsman(&[&["traefik-config"], &essential[..], &place, traefik_login].concat(), &[]);
@@ -34,20 +34,22 @@ async fn both_get_in(etcd: &OneEtcd, pointsman_login: &[&str], traefik_login: &[
 #[tokio::test]
 async fn with_a_password_each() {
     let folder = tempfile::tempdir().unwrap();
-    let etcd = OneEtcd::start().await;
-    etcd.require_passwords().await;
-    let (root, reader) = (password_file(folder.path(), "root"), password_file(folder.path(), "reader"));
-    let ours = ["--etcd-user", "root", "--etcd-password-file", &root];
-    // Traefik itself needs to read, and nothing else.
-    let theirs = ["--traefik-etcd-user", "reader", "--traefik-etcd-password-file", &reader];
+    let etcd = Etcd::start().await;
+    // Traefik itself needs nothing but what begins with its root key.
+    etcd.switch_logins_on("traefik", "secret", "traefik").await;
+    let password = folder.path().join("password");
+    std::fs::write(&password, "secret\n").unwrap();
+    let password = password.to_str().unwrap();
+    let ours = ["--etcd-user", "root", "--etcd-password-file", password];
+    let theirs = ["--traefik-etcd-user", "traefik", "--traefik-etcd-password-file", password];
     both_get_in(&etcd, &ours, &[&ours[..], &theirs].concat()).await;
 }
 
 #[tokio::test]
 async fn with_certificates() {
-    let folder = tempfile::tempdir().unwrap();
-    let files = Certificates::new(folder.path());
-    let etcd = OneEtcd::begin_with_certificates(&files);
-    let login = ["--etcd-ca", &files.authority, "--etcd-cert", &files.client.0, "--etcd-key", &files.client.1];
+    let etcd = Etcd::start_as(Wanted { tls: true, client_certificates: true, ..Wanted::default() }).await;
+    let tls = etcd.tls.as_ref().expect("certificates");
+    let [ca, cert, key] = [&tls.authority.file, &tls.client.cert, &tls.client.key].map(|path| path.to_str().unwrap());
+    let login = ["--etcd-ca", ca, "--etcd-cert", cert, "--etcd-key", key];
     both_get_in(&etcd, &login, &login).await;
 }
