@@ -2,6 +2,7 @@
 
 mod check;
 mod commands;
+mod floors;
 mod serve;
 mod sources;
 pub mod traefik_config;

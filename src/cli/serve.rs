@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
-use super::{Exit, complain, wiring};
+use super::{Exit, complain, floors, wiring};
 use crate::api::auth::Authenticator;
 use crate::api::listen::{Limits, Listener};
 use crate::api::{self, ApiState, pages};
@@ -66,6 +66,8 @@ async fn serve(config: &Config) -> Result<(), Failed> {
     let auth = Arc::new(Authenticator::new(&auth, clock.clone()).map_err(Failed::configuration)?);
     let store = Arc::new(EtcdStore::connect(wiring::etcd_settings(config)).await.map_err(Failed::configuration)?);
 
+    versions(config, &store, &lifecycle).await?;
+
     let api = Listener::bind("--api-ip and --api-port", &config.api.ip, config.api.port, Limits::default());
     let api = api.await.map_err(Failed::now)?;
     let pages = match &config.pages.url {
@@ -107,6 +109,21 @@ async fn serve(config: &Config) -> Result<(), Failed> {
     }
     readiness.hold("running", "this replica is stopping");
     stop(&lifecycle, &mut signals).await
+}
+
+/// Complains of releases of etcd and Traefik that are too old; with `--strict-versions` we don't start beside them.
+async fn versions(config: &Config, store: &Arc<EtcdStore>, lifecycle: &Lifecycle) -> Result<(), Failed> {
+    if config.traefik.strict_versions {
+        let complaints = floors::complaints(config, store).await;
+        return if complaints.is_empty() { Ok(()) } else { Err(Failed::now(complaints.join("; "))) };
+    }
+    let (config, store) = (config.clone(), store.clone());
+    spawn_until_stopped(lifecycle, "versions", async move {
+        for complaint in floors::complaints(&config, &store).await {
+            warn!("{complaint}");
+        }
+    });
+    Ok(())
 }
 
 /// Ends everything in order; a second signal, or the end of patience, ends it at once.

@@ -49,7 +49,7 @@ pub struct Overview {
 }
 
 impl TraefikClient {
-    /// A client for the API at `base`, such as `http://10.0.0.5:8099`; user and password in it are sent along.
+    /// A client for the API at `base`, such as `http://10.0.0.5:8099`.
     pub fn new(base: Url) -> Result<Self, ClientError> {
         let mut http = reqwest::Client::builder()
             .timeout(TIMEOUT)
@@ -121,9 +121,9 @@ impl TraefikClient {
         match response.status().as_u16() {
             200 => response.json().await.map(Some).map_err(|e| classify(&e)),
             404 => Ok(None),
-            401 | 403 => {
-                Err(ClientError::Silent("its API asks for a user and a password; put them into the URL".into()))
-            }
+            401 | 403 => Err(ClientError::Silent(
+                "its API asks for a password; use the address of its private entry point".into(),
+            )),
             other => Err(ClientError::Silent(format!("its API answered {other}"))),
         }
     }

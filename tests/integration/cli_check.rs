@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::support::one_etcd::{OneEtcd, password_file};
+use crate::support::etcd::Etcd;
 use crate::support::pointsman::{Finished, Server, pointsman};
 use crate::support::process::free_port;
 use crate::support::traefik::Traefik;
@@ -14,7 +14,7 @@ const TOKEN: (&str, &str) = ("CONFIGPROXY_AUTH_TOKEN", "sesame");
 /// etcd, Traefik and Pointsman, with one route.
 struct System {
     _folder: tempfile::TempDir,
-    etcd: OneEtcd,
+    etcd: Etcd,
     traefik: Traefik,
     pointsman: Server,
     public: u16,
@@ -24,12 +24,12 @@ struct System {
 impl System {
     async fn start() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let etcd = OneEtcd::start().await;
+        let etcd = Etcd::start().await;
         let (public, pages) = (free_port(), free_port());
         let traefik = traefik_for(&etcd, public, &[], folder.path()).await;
         let pages_url = format!("http://127.0.0.1:{pages}");
         let pages_port = pages.to_string();
-        let arguments = ["--etcd-endpoints", &etcd.endpoint, "--traefik-api", &traefik.api];
+        let arguments = ["--etcd-endpoints", etcd.endpoint(), "--traefik-api", &traefik.api];
         let arguments = [&arguments[..], &["--pages-url", &pages_url, "--pages-port", &pages_port]].concat();
         let pointsman = Server::start(&arguments, &[TOKEN], folder.path()).await;
         let system = Self { _folder: folder, etcd, traefik, pointsman, public, pages };
@@ -56,7 +56,7 @@ impl System {
         let pages = self.pages.to_string();
         let pages_url = format!("http://127.0.0.1:{pages}");
         let mut settings = vec![
-            ("--etcd-endpoints", self.etcd.endpoint.as_str()),
+            ("--etcd-endpoints", self.etcd.endpoint()),
             ("--traefik-api", &self.traefik.api),
             ("--api-ip", "127.0.0.1"),
             ("--api-port", api_port),
@@ -71,10 +71,10 @@ impl System {
 }
 
 /// A Traefik with what `traefik-config` prints for it.
-async fn traefik_for(etcd: &OneEtcd, public: u16, more: &[&str], folder: &Path) -> Traefik {
+async fn traefik_for(etcd: &Etcd, public: u16, more: &[&str], folder: &Path) -> Traefik {
     let private = free_port();
     let (api, port) = (format!("http://127.0.0.1:{private}"), public.to_string());
-    let arguments = ["traefik-config", "--etcd-endpoints", &etcd.endpoint, "--traefik-api", &api];
+    let arguments = ["traefik-config", "--etcd-endpoints", etcd.endpoint(), "--traefik-api", &api];
     let arguments = [&arguments[..], &["--ip", "127.0.0.1", "--port", &port], more].concat();
     let printed = pointsman(&arguments, &[]);
     assert_eq!(printed.code, 0, "{printed:?}");
@@ -107,6 +107,12 @@ async fn a_healthy_system_is_told_to_be_and_each_fault_in_it_is_named() {
     says(&healthy, 0, &good);
     assert!(!healthy.stdout.contains("PROBLEM"), "{}", healthy.stdout);
 
+    // An etcd of an old distribution is a warning, unless that is not good enough.
+    let old = healthy.stdout.contains("is older than");
+    let strict = system.check(&[], &[TOKEN, ("POINTSMAN_STRICT_VERSIONS", "yes")]);
+    says(&strict, i32::from(old), &[]);
+    assert_eq!(strict.stdout.contains("PROBLEM  etcd"), old, "{}", strict.stdout);
+
     // The API and its token.
     says(&system.check(&[], &[("CONFIGPROXY_AUTH_TOKEN", "other")]), 1, &["PROBLEM  api", "the token is refused"]);
     says(&system.check(&[], &[]), 1, &["it wants a token, and there is none here"]);
@@ -132,7 +138,7 @@ async fn a_healthy_system_is_told_to_be_and_each_fault_in_it_is_named() {
     says(&wrong, 1, &["does not show the routes that are in etcd below 'traefik'"]);
 
     // Keys that are none of ours, also where only the raw text is the same.
-    let mut etcd = system.etcd.client(None).await.unwrap();
+    let mut etcd = system.etcd.client().await;
     for key in ["traefik/http/routers/mine/rule", "traefik2/x"] {
         etcd.put(key, "Path(`/`)", None).await.unwrap();
     }
@@ -144,29 +150,33 @@ async fn a_healthy_system_is_told_to_be_and_each_fault_in_it_is_named() {
 async fn a_dead_endpoint_and_a_dead_etcd_are_named() {
     let mut system = System::start().await;
     let dead = format!("http://127.0.0.1:{}", free_port());
-    let both = format!("{dead},{}", system.etcd.endpoint);
+    let both = format!("{dead},{}", system.etcd.endpoint());
     let one_dead = system.check(&[("--etcd-endpoints", &both)], &[TOKEN]);
     says(&one_dead, 1, &[&format!("PROBLEM  etcd {dead}"), "holds our routes"]);
-    system.etcd.process.signal("KILL");
-    system.etcd.process.end(Duration::from_secs(5)).await;
+    system.etcd.members[0].kill();
     let gone = system.check(&[], &[TOKEN]);
-    says(&gone, 1, &[&format!("PROBLEM  etcd {}", system.etcd.endpoint), "serves routes, up to change", "not ready"]);
+    says(&gone, 1, &[&format!("PROBLEM  etcd {}", system.etcd.endpoint()), "serves routes, up to change", "not ready"]);
 }
 
 #[tokio::test]
 async fn a_wrong_login_is_named() {
     let folder = tempfile::tempdir().unwrap();
-    let etcd = OneEtcd::start().await;
-    etcd.require_passwords().await;
-    let file = |password: &str| password_file(folder.path(), password);
+    let etcd = Etcd::start().await;
+    etcd.switch_logins_on("limited", "secret", "traefik").await;
+    let file = folder.path().join("password");
+    let essential = ["check", "--etcd-endpoints", etcd.endpoint(), "--traefik-api", "http://127.0.0.1:1"];
     let check = |user: &str, password: &str| {
-        let file = file(password);
-        let arguments = ["check", "--etcd-endpoints", &etcd.endpoint, "--traefik-api", "http://127.0.0.1:1"];
-        pointsman(&[&arguments[..], &["--etcd-user", user, "--etcd-password-file", &file]].concat(), &[])
+        std::fs::write(&file, password).unwrap();
+        let login = ["--etcd-user", user, "--etcd-password-file", file.to_str().unwrap()];
+        pointsman(&[&essential[..], &login].concat(), &[])
     };
-    says(&check("root", "root"), 1, &["we may write pointsman/hub/head", "nobody listens there"]);
+    says(&check("root", "secret"), 1, &["we may write pointsman/hub/head", "nobody listens there"]);
     says(&check("root", "wrong"), 1, &["PROBLEM  etcd", "--etcd-password-file"]);
-    says(&check("reader", "reader"), 1, &["we may not write pointsman/hub/head", "correct --etcd-user and its role"]);
-    let none = ["check", "--etcd-endpoints", &etcd.endpoint, "--traefik-api", "http://127.0.0.1:1"];
-    says(&pointsman(&none, &[]), 1, &["PROBLEM  etcd", "--etcd-user"]);
+    let limited = check("limited", "secret");
+    says(
+        &limited,
+        1,
+        &["we may not write pointsman/hub/head", "correct --etcd-user and its role", "we may write traefik/"],
+    );
+    says(&pointsman(&essential, &[]), 1, &["PROBLEM  etcd", "--etcd-user"]);
 }

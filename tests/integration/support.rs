@@ -7,7 +7,6 @@ pub(crate) mod etcd;
 pub(crate) mod fake_traefik;
 pub(crate) mod flaky_store;
 pub(crate) mod http;
-pub(crate) mod one_etcd;
 pub(crate) mod pointsman;
 pub(crate) mod process;
 pub(crate) mod raw_http;

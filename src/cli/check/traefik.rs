@@ -5,11 +5,11 @@ use url::Url;
 
 use super::probe::{Answer, Probe};
 use super::report::Report;
+use crate::cli::floors;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::{Config, TraefikApi};
 use crate::traefik::client::{ClientError, TraefikClient};
 use crate::traefik::marker::Marker;
-use crate::traefik::version::TraefikVersion;
 
 /// Signed tokens and certificates go wrong when clocks differ by more.
 const CLOCKS_APART_SECONDS: i64 = 20;
@@ -105,15 +105,10 @@ async fn one(url: &Url, config: &Config, in_store: &InStore, probe: &Probe, repo
     }
 }
 
-fn version(text: &str, strict: bool, part: &str, report: &mut Report) {
-    match text.parse::<TraefikVersion>() {
-        Ok(version) if version >= TraefikVersion::FLOOR => report.ok(part, format_args!("version {version}")),
-        Ok(version) => report.complaint(
-            strict,
-            part,
-            format_args!("version {version} is older than {}, the oldest supported; update it", TraefikVersion::FLOOR),
-        ),
-        Err(error) => report.complaint(strict, part, format_args!("{error}; use a release")),
+fn version(version: &str, strict: bool, part: &str, report: &mut Report) {
+    match floors::traefik_complaint(version) {
+        None => report.ok(part, format_args!("version {version}")),
+        Some(complaint) => report.complaint(strict, part, complaint),
     }
 }
 

@@ -145,6 +145,11 @@ impl Etcd {
         settings
     }
 
+    /// The first member's URL.
+    pub(crate) fn endpoint(&self) -> &str {
+        &self.members[0].url
+    }
+
     /// Our store on all members.
     pub(crate) async fn store(&self) -> EtcdStore {
         EtcdStore::connect(self.settings()).await.expect("settings that make sense")

@@ -4,10 +4,8 @@ use std::collections::BTreeSet;
 
 use super::advice;
 use crate::cli::check::report::Report;
+use crate::cli::floors;
 use crate::store::etcd::{Alarm, ClusterStatus, MemberStatus};
-
-/// Before it, a Traefik that logs in by password goes deaf when its token expires.
-const FLOOR: (u32, u32, u32) = (3, 5, 3);
 
 /// Tells about every member; says whether any of them can be worked with.
 pub(super) fn check(cluster: &ClusterStatus, strict: bool, report: &mut Report) -> bool {
@@ -42,18 +40,10 @@ fn one(member: &MemberStatus, strict: bool, part: &str, report: &mut Report) {
     let version = &member.version;
     if member.leader_id == 0 {
         report.problem(part, "knows no leader: too few members are up, so nothing can be written; start the others");
-    } else if numbers(version).is_some_and(|numbers| numbers >= FLOOR) {
-        report.ok(part, format_args!("version {version}, {role}, database of {megabytes} MB"));
+    } else if let Some(complaint) = floors::etcd_complaint(version) {
+        report.complaint(strict, part, format_args!("{complaint} ({role}, database of {megabytes} MB)"));
     } else {
-        let (major, minor, patch) = FLOOR;
-        report.complaint(
-            strict,
-            part,
-            format_args!(
-                "version {version} is older than {major}.{minor}.{patch}: a Traefik that logs in to it by password stops \
-                 hearing of changes; update it ({role}, database of {megabytes} MB)"
-            ),
-        );
+        report.ok(part, format_args!("version {version}, {role}, database of {megabytes} MB"));
     }
     if member.is_learner {
         report.warning(
@@ -73,15 +63,6 @@ fn alarm(alarm: &Alarm, report: &mut Report) {
         _ => "look at `etcdctl alarm list`",
     };
     report.problem("etcd", format_args!("alarm {} of member {:x}: {advice}", alarm.kind, alarm.member_id));
-}
-
-fn numbers(version: &str) -> Option<(u32, u32, u32)> {
-    let release = version.split(['-', '+']).next()?;
-    let parts: Vec<u32> = release.split('.').map(str::parse).collect::<Result<_, _>>().ok()?;
-    match parts[..] {
-        [major, minor, patch] => Some((major, minor, patch)),
-        _ => None,
-    }
 }
 
 #[cfg(test)]
