@@ -14,6 +14,14 @@ impl Ask {
             Ask::Add { route, .. } | Ask::Delete { route } | Ask::Get { route } => route,
         }
     }
+
+    /// What the call leaves behind on its route.
+    pub(crate) fn target(self) -> u8 {
+        match self {
+            Ask::Add { target, .. } => target,
+            Ask::Delete { .. } | Ask::Get { .. } => ABSENT,
+        }
+    }
 }
 
 /// What the hub is told.

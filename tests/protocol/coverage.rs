@@ -13,6 +13,10 @@ pub(crate) fn all() -> Vec<Property<Protocol>> {
         Property::sometimes("the fast path is taken", |p, s| {
             can(p, s, |a| matches!(a, Action::Commit { fast: true, fate: Fate::Answered, .. }))
         }),
+        Property::sometimes("the fast path brings what an earlier commit still owed", |p, s: &State| {
+            let behind = s.now().n > s.tree_now().n;
+            behind && can(p, s, |a| matches!(a, Action::Commit { fast: true, fate: Fate::Answered, .. }))
+        }),
         Property::sometimes("a record-only commit leaves the marker behind", |_, s: &State| s.now().n > s.tree_now().n),
         Property::sometimes("the marker is two commits behind", |_, s: &State| s.now().n > s.tree_now().n + 1),
         Property::sometimes("a projection takes several steps", |p, s| {

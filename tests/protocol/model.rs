@@ -315,17 +315,15 @@ impl State {
 
     /// What a transaction does in the store. Whether its guards hold was the question before.
     fn land(&mut self, call: usize, (epoch, n): (u8, u8), fast: Option<usize>) {
-        let (route, target) = match self.calls[call].ask {
-            Ask::Add { route, target } => (route, target),
-            Ask::Delete { route } | Ask::Get { route } => (route, 0),
-        };
+        let ask = self.calls[call].ask;
         let mut records = Records { epoch, n, nonce: signature(call), ..self.now().clone() };
-        let found = records.routes[route].0;
-        records.routes[route] = if target == 0 { (0, 0) } else { (target, n) };
+        records.routes[ask.route()] = if ask.target() == 0 { (0, 0) } else { (ask.target(), n) };
+        let wanted = records.wanted();
         self.records.push(records);
         if let Some(view) = fast {
-            let nothing = found == 0 && target == 0;
-            let edit = if nothing { Edit::Nothing } else { self.trees[view].edit(route, target) };
+            let missing = self.trees[view].missing(wanted);
+            let ours = self.trees[view].edit(ask.route(), ask.target());
+            let edit = if missing.contains(&ours) { ours } else { missing.into_iter().next().unwrap_or(Edit::Nothing) };
             self.put_tree(&edit, (epoch, n));
         }
     }
@@ -359,7 +357,7 @@ impl State {
                 call.straggler = call.straggler.filter(|late| {
                     now.n + 1 == late.n
                         && (now.n == 0 || now.epoch == late.epoch)
-                        && (!late.fast || now.marked_by(&tree))
+                        && (!late.fast || tree.missing(now.wanted_after(call.ask)).len() <= 1)
                 });
             }
         }
@@ -430,5 +428,12 @@ impl Records {
     /// What the leaves should be.
     pub(crate) fn wanted(&self) -> [u8; 2] {
         self.routes.map(|(target, _)| target)
+    }
+
+    /// What they should be when the call is done.
+    pub(crate) fn wanted_after(&self, ask: Ask) -> [u8; 2] {
+        let mut wanted = self.wanted();
+        wanted[ask.route()] = ask.target();
+        wanted
     }
 }

@@ -90,7 +90,7 @@ impl Protocol {
             for fate in fates(state) {
                 actions.push(Action::Commit { call, view, tree: 0, fast: false, fate });
                 for tree in self.tree_views(state, Broken::FastPathWithoutMarkerGuard) {
-                    if self.nothing_in_flight(state, records, tree) {
+                    if self.fits_one_transaction(state, ask, records, tree) {
                         actions.push(Action::Commit { call, view, tree, fast: true, fate });
                     }
                 }
@@ -98,10 +98,10 @@ impl Protocol {
         }
     }
 
-    /// The condition of the fast path.
-    fn nothing_in_flight(&self, state: &State, records: &Records, tree: usize) -> bool {
-        let tree = &state.trees[tree];
-        records.is_at(tree.epoch, tree.n) || self.broken == Broken::FastPathWhileBehind
+    /// The condition of the fast path: with it the tree is complete, whatever was missing before.
+    fn fits_one_transaction(&self, state: &State, ask: Ask, records: &Records, tree: usize) -> bool {
+        let missing = state.trees[tree].missing(records.wanted_after(ask));
+        missing.len() <= 1 || self.broken == Broken::FastPathBringsOnlyItsOwn
     }
 
     /// The revisions of the tree that a transaction may be planned from: the present, when the marker is guarded.
@@ -124,7 +124,7 @@ impl Protocol {
         if !moved {
             for fate in fates(state) {
                 actions.push(Action::Again { call, fast: false, fate });
-                if self.nothing_in_flight(state, now, state.trees.len() - 1) {
+                if self.fits_one_transaction(state, state.calls[call].ask, now, state.trees.len() - 1) {
                     actions.push(Action::Again { call, fast: true, fate });
                 }
             }
