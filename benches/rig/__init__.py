@@ -1,0 +1,1 @@
+"""The rig under `benches/routed.py`: the programs that are measured, and the clients that measure them."""
