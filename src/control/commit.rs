@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 use tracing::warn;
 
 use super::mirror::Mirror;
@@ -87,7 +87,9 @@ pub(super) async fn commit_records(
     let mut wait = Duration::from_millis(20);
     let mut lost = false;
     loop {
-        let error = match store.commit(txn.clone()).await {
+        // A commit that is given up on may still happen; its caller is told that it isn't known.
+        let tried = timeout_at(give_up, store.commit(txn.clone())).await;
+        let error = match tried.unwrap_or_else(|_| Err(StoreError::Unavailable("it took too long".to_owned()))) {
             Err(error @ StoreError::Unavailable(_)) => error,
             // A first try whose answer got lost may have happened, and then the second one meets its own head.
             Ok(Commit::Conflict(revision)) if lost => return settle(mirror, head, revision, give_up).await,
@@ -101,9 +103,10 @@ pub(super) async fn commit_records(
             }
             sleep(wait).await;
             wait *= 2;
-            match store.get(head_key).await {
-                Err(_) => {}
-                Ok(read) => {
+            match timeout_at(give_up, store.get(head_key)).await {
+                Err(_) => return Err(error),
+                Ok(Err(_)) => {}
+                Ok(Ok(read)) => {
                     let found = read.entry.as_ref();
                     if found.map_or(0, |entry| entry.mod_revision) == head_revision {
                         break; // Not happened, or not yet: only one of the two can win.

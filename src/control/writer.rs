@@ -126,13 +126,18 @@ impl Writer {
                 let Ok(command) = queue.try_recv() else { break };
                 group.push(command);
             }
-            self.handle(group).await;
+            if let Err(error) = self.handle(group).await {
+                // Who came while the store was tried in vain has waited as long as anybody should.
+                let late = std::iter::from_fn(|| queue.try_recv().ok()).collect();
+                fail(late, &error);
+            }
         }
     }
 
-    /// Commits what callers want, however many transactions it takes.
-    async fn handle(&self, mut waiting: Vec<Command>) {
+    /// Commits what callers want, however many transactions it takes. An error means that the store can't be used.
+    async fn handle(&self, mut waiting: Vec<Command>) -> Result<(), String> {
         let mut to_project = false;
+        let mut trouble = Ok(());
         loop {
             waiting.retain(|command| !command.answer.is_closed() && command.deadline > Instant::now());
             if waiting.is_empty() {
@@ -141,7 +146,9 @@ impl Writer {
             let patience = Instant::now() + STORE_PATIENCE;
             let usable = |view: &View| view.records_loaded && view.tree_loaded && !view.head_is_broken;
             if self.mirror.wait(patience, usable).await.is_err() {
-                fail(waiting, "the routes can't be read from the store");
+                let why = "the routes can't be read from the store";
+                fail(waiting, why);
+                trouble = Err(why.to_owned());
                 break;
             }
             let group = self.decide(&waiting);
@@ -173,13 +180,17 @@ impl Writer {
                 Err(error) => {
                     warn!(%error, "A change can't be committed: {error}");
                     fail(waiting, &error.to_string());
+                    if matches!(error, StoreError::Unavailable(_)) {
+                        trouble = Err(error.to_string());
+                    }
                     break;
                 }
             }
         }
-        if to_project {
+        if to_project && trouble.is_ok() {
             self.project().await;
         }
+        trouble
     }
 
     /// Nothing to change is an answer only if what we saw is still so.
