@@ -1,11 +1,11 @@
 //! The tree of routers on a real Traefik that reads it from a real etcd: right after every single transaction.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use pointsman::route::{Route, RouteData, RouteSpec, RouteTable, Target};
-use pointsman::store::etcd::{EtcdSettings, EtcdStore};
+use pointsman::store::etcd::EtcdStore;
 use pointsman::store::{Op, Store, Txn};
 use pointsman::traefik::bucket::Sizes;
 use pointsman::traefik::fixed::{MARKER_HEADER, MARKER_KEY, SENTINEL_PATH, Settings};
@@ -15,7 +15,7 @@ use pointsman::traefik::rule::Space;
 use pointsman::traefik::tree::Tree;
 use tokio::sync::watch;
 
-use crate::support::one_etcd::OneEtcd;
+use crate::support::etcd::Etcd;
 use crate::support::pointsman::pointsman;
 use crate::support::process::free_port;
 use crate::support::raw_http::{Backends, RawClient};
@@ -25,9 +25,12 @@ use crate::support::wait::eventually;
 /// Small enough that dozens of routes split and merge all the time.
 const SMALL: Sizes = Sizes { split_above: 12, split_down_to: 6, merge_below: 5, group_min: 2 };
 
+/// Which server each route leads to.
+type Routes = BTreeMap<String, u16>;
+
 /// etcd, Traefik and servers, and the keys as we have written them.
 struct World {
-    _etcd: OneEtcd,
+    _etcd: Etcd,
     traefik: Traefik,
     _folder: tempfile::TempDir,
     backends: Backends,
@@ -41,7 +44,7 @@ struct World {
 
 impl World {
     async fn start(space: Space) -> Self {
-        let etcd = OneEtcd::start().await;
+        let etcd = Etcd::start().await;
         let folder = tempfile::tempdir().expect("a folder");
         let [public, private] = [free_port(), free_port()];
         let written = pointsman(
@@ -50,7 +53,7 @@ impl World {
                 "--dir",
                 &folder.path().display().to_string(),
                 "--etcd-endpoints",
-                &etcd.endpoint,
+                etcd.endpoint(),
                 "--port",
                 &public.to_string(),
                 "--traefik-api",
@@ -59,7 +62,7 @@ impl World {
             &[],
         );
         assert_eq!(written.code, 0, "{}", written.stderr);
-        let store = EtcdStore::connect(EtcdSettings::new(vec![etcd.endpoint.clone()])).await.expect("etcd");
+        let store = etcd.store().await;
         let settings =
             Settings { root_key: "traefik".into(), entry_points: vec!["web".into()], space, pages_url: None };
         // Something must be there, or Traefik asks again at ever longer intervals.
@@ -71,7 +74,7 @@ impl World {
         Self { _etcd: etcd, traefik, _folder: folder, backends, public, store, settings, tree, keys, steps: 0 }
     }
 
-    fn table(&self, routes: &BTreeMap<String, u16>) -> RouteTable {
+    fn table(&self, routes: &Routes) -> RouteTable {
         let route = |(spec, server): (&String, &u16)| Route {
             spec: RouteSpec::from_decoded(spec).expect("valid"),
             target: Target::parse(&self.backends.url(*server)).expect("valid"),
@@ -84,7 +87,7 @@ impl World {
 
     fn plan(&self, table: &RouteTable, edits_max: usize) -> Vec<Step> {
         let limits = Limits { edits_max, bytes_max: 1 << 20, reserved_edits: 0, reserved_bytes: 0 };
-        plan::plan(table, &self.tree, &self.settings, SMALL, limits, &Default::default())
+        plan::plan(table, &self.tree, &self.settings, SMALL, limits, &BTreeSet::new())
     }
 
     /// Commits a step, and returns when Traefik serves it.
@@ -126,7 +129,7 @@ impl World {
 }
 
 /// What may answer a path while each route that changes has either changed or not; 0 is nobody.
-fn possible(old: &BTreeMap<String, u16>, new: &BTreeMap<String, u16>, path: &str) -> Vec<u16> {
+fn possible(old: &Routes, new: &Routes, path: &str) -> Vec<u16> {
     let mut possible = Vec::new();
     let spec = RouteSpec::from_decoded(path).expect("valid");
     for prefix in std::iter::successors(Some(spec), RouteSpec::parent) {
@@ -141,7 +144,7 @@ fn possible(old: &BTreeMap<String, u16>, new: &BTreeMap<String, u16>, path: &str
 }
 
 /// Asks for each path once; counts questions and wrong answers.
-async fn ask(client: &mut RawClient, old: &BTreeMap<String, u16>, new: &BTreeMap<String, u16>) -> (u64, Vec<String>) {
+async fn ask(client: &mut RawClient, old: &Routes, new: &Routes) -> (u64, Vec<String>) {
     let (mut asked, mut wrong) = (0, Vec::new());
     for (i, spec) in old.keys().chain(new.keys()).enumerate() {
         let path = format!("{}{}", spec.trim_end_matches('/'), ["", "/", "/lab/tree"][i % 3]);
@@ -173,7 +176,7 @@ fn spell(path: &str, plain: bool) -> String {
 }
 
 /// Users with skewed names, some with a mail address, some with servers of their own.
-fn site(users: u16, servers: u16) -> BTreeMap<String, u16> {
+fn site(users: u16, servers: u16) -> Routes {
     let mut routes = BTreeMap::from([("/".to_owned(), 1)]);
     for i in 0..users {
         let name = [format!("s{i}"), format!("anna{i}"), format!("bob@x{i}.org"), format!("zoë.{i}")]
@@ -188,7 +191,7 @@ fn site(users: u16, servers: u16) -> BTreeMap<String, u16> {
 }
 
 /// The tables that a site goes through: it grows, shrinks, gets a base URL that becomes a domain, loses it.
-fn tables() -> Vec<BTreeMap<String, u16>> {
+fn tables() -> Vec<Routes> {
     let based: BTreeMap<_, _> =
         site(40, 2).into_iter().map(|(spec, i)| (format!("/jup{spec}").trim_end_matches('/').to_owned(), i)).collect();
     let both = site(30, 3).into_iter().chain(based.clone()).collect();
@@ -203,7 +206,7 @@ async fn every_transaction_is_right() {
     let mut client = RawClient::connect(world.public).await;
 
     // A steady load beside: it asks for what is in both tables, without waiting for anything.
-    let tables_now: watch::Sender<Option<(BTreeMap<String, u16>, BTreeMap<String, u16>)>> = watch::Sender::new(None);
+    let tables_now: watch::Sender<Option<(Routes, Routes)>> = watch::Sender::new(None);
     let load = tokio::task::spawn({
         let (mut now, public) = (tables_now.subscribe(), world.public);
         async move {
@@ -248,8 +251,8 @@ async fn every_transaction_is_right() {
     }
     drop(tables_now);
     let (under_load, wrong_under_load) = load.await.expect("no panic");
-    println!("{} transactions; asked {asked} times after one, {under_load} times meanwhile", world.steps);
-    assert!(world.steps > 40 && asked > 4000 && under_load > 1000, "too little was asked to prove anything");
+    let proof = format!("{} transactions; asked {asked} times after one, {under_load} times meanwhile", world.steps);
+    assert!(world.steps > 40 && asked > 4000 && under_load > 1000, "too little to prove anything: {proof}");
     assert!(wrong.is_empty(), "{} wrong: {:?}", wrong.len(), &wrong[..wrong.len().min(5)]);
     assert!(
         wrong_under_load.is_empty(),
