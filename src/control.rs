@@ -143,9 +143,15 @@ impl ControlPlane {
             .await
             .map_err(|e| unavailable(&e))?
             .map_err(|e| unavailable(&e))?;
-        let revision = read.entry.map_or(0, |head| head.mod_revision);
+        let now = read.entry.map(|entry| Head::parse(&entry.value)).transpose().map_err(|e| unavailable(&e))?;
+        // Revisions begin again after a wipe or a restore; the head tells such a history from the one before.
+        let has_heard = |view: &mirror::View| match (&now, &view.head) {
+            (None, head) => head.is_none(),
+            (Some(now), Some(head)) => head.epoch == now.epoch && head.n >= now.n,
+            (Some(_), None) => false,
+        };
         self.mirror
-            .wait(deadline, |view| view.records_loaded && view.head_revision >= revision)
+            .wait(deadline, |view| view.records_loaded && has_heard(view))
             .await
             .map_err(|()| ControlError::Unavailable("this replica has not caught up with the store".to_owned()))
     }
