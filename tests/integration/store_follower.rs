@@ -2,16 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use pointsman::store::etcd::{EtcdSettings, EtcdStore};
 use pointsman::store::follow::{Follower, Update};
+use pointsman::store::memory::MemoryStore;
 use pointsman::store::{Event, Revision, SharedStore, StoreError};
 use tokio::time::timeout;
 
 use crate::store_contract::{commit, put};
 use crate::support::chaos_proxy::ChaosProxy;
 use crate::support::etcd::{Etcd, Wanted};
+use crate::support::flaky_store::FlakyStore;
 
 /// A follower, and what it has learnt.
 pub(crate) struct Mirror {
@@ -227,4 +230,29 @@ async fn a_killed_member_of_three_costs_no_event() {
     .await;
     mirror.until("what came after", SOON, |mirror| mirror.has("f/2", "after")).await;
     assert_eq!(mirror.resets, 1);
+}
+
+/// A caller that cancels us again and again must neither hurry nor prolong the pauses.
+#[tokio::test(start_paused = true)]
+async fn an_unreachable_store_is_tried_with_growing_pauses() {
+    let memory = MemoryStore::new();
+    let flaky = FlakyStore::over(Arc::new(memory));
+    flaky.away.store(true, Ordering::SeqCst);
+    let mut follower = Follower::new(flaky.clone(), "f/".to_owned());
+    let begun = tokio::time::Instant::now();
+    let mut tries = Vec::new();
+    while begun.elapsed() < Duration::from_secs(30) {
+        if let Ok(Update::Lost(_)) = timeout(Duration::from_millis(30), follower.next()).await {
+            tries.push(begun.elapsed());
+        }
+    }
+    let pauses: Vec<Duration> = tries.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).collect();
+    assert!(pauses[0] <= Duration::from_millis(130), "{pauses:?}");
+    assert!(pauses.iter().all(|pause| *pause >= Duration::from_millis(50)), "{pauses:?}");
+    let late = &pauses[pauses.len() - 5..];
+    let expected = Duration::from_secs(1)..Duration::from_millis(2100);
+    assert!(late.iter().all(|pause| expected.contains(pause)), "{pauses:?}");
+    flaky.away.store(false, Ordering::SeqCst);
+    let back = timeout(Duration::from_millis(2100), follower.next()).await.expect("back within the longest pause");
+    assert!(matches!(back, Update::Reset(_)), "{back:?}");
 }
