@@ -201,7 +201,7 @@ impl Member {
 
     /// It takes connections and does nothing more, until it is resumed.
     pub(crate) fn pause(&self) {
-        self.process.as_ref().expect("it runs").signal("STOP");
+        self.process.as_ref().expect("it runs").pause();
     }
 
     /// Goes on where it was paused.

@@ -73,6 +73,22 @@ impl Running {
         assert!(sent.is_ok_and(|status| status.success()), "the signal {name} can't be sent");
     }
 
+    /// Stops it, every thread of it, until it gets CONT. The signal alone is only a request.
+    pub(crate) fn pause(&self) {
+        self.signal("STOP");
+        let tasks = PathBuf::from(format!("/proc/{}/task", self.child.id()));
+        let running = || -> Vec<String> {
+            let states = std::fs::read_dir(&tasks).expect("its threads").flatten();
+            let states = states.filter_map(|task| std::fs::read_to_string(task.path().join("stat")).ok());
+            states.filter(|stat| !stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" T"))).collect()
+        };
+        let give_up = Instant::now() + Duration::from_secs(5);
+        while !running().is_empty() {
+            assert!(Instant::now() < give_up, "some threads don't stop: {:?}", running());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// Waits for its end, and gives the exit code.
     pub(crate) async fn end(&mut self, patience: Duration) -> i32 {
         let give_up = Instant::now() + patience;
