@@ -6,8 +6,9 @@ use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 
+use axum::body::HttpBody as _;
 use axum::extract::{Request, State};
-use axum::http::{Method, StatusCode};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use percent_encoding::percent_decode_str;
@@ -28,9 +29,16 @@ pub(super) async fn guard(State(state): State<ApiState>, request: Request, next:
     let call = CALLS.fetch_add(1, Ordering::Relaxed);
     let (method, path) = (request.method().clone(), shown(request.uri().path()));
     let span = info_span!("api", request = call);
+    let announced = request.body().size_hint().lower();
     async move {
         let start = Instant::now();
-        let response = answer(&state, request, next).await;
+        let mut response = answer(&state, request, next).await;
+        // What is left of a body that is too long is not read, so the connection can't go on; and a client that isn't told
+        // would lose its next call with it.
+        let too_long = response.status() == StatusCode::PAYLOAD_TOO_LARGE;
+        if too_long || announced > state.settings.body_bytes_max as u64 {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         log(&method, &path, &response, start);
         response
     }

@@ -28,4 +28,5 @@ mod store_faults;
 mod store_follower;
 mod store_model;
 mod store_tls;
+mod system;
 mod tree;

@@ -10,5 +10,6 @@ pub(crate) mod http;
 pub(crate) mod pointsman;
 pub(crate) mod process;
 pub(crate) mod raw_http;
+pub(crate) mod system;
 pub(crate) mod traefik;
 pub(crate) mod wait;
