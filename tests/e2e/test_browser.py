@@ -1,5 +1,7 @@
 """The demo's promise, in a real browser: log in, spawn, JupyterLab, 1+1, stop."""
 
+import json
+
 import pytest
 from browser import Browser
 from devkit.child import wait_until
@@ -16,6 +18,16 @@ def browser(driver_path, artifacts):
     browser.close()
 
 
+def kernel_is_ready(hub):
+    """Whether the user's server has one kernel, to which a websocket is open and which waits for work."""
+    headers = {"Authorization": f"token {hub.token}"}
+    status, body = hub.get(f"{hub.path(NAME)}api/kernels", headers=headers)
+    assert status == 200, body
+    kernels = json.loads(body)
+    assert [(kernel["execution_state"], kernel["connections"]) for kernel in kernels] == [("idle", 1)], kernels
+    return True
+
+
 @pytest.mark.parametrize("world", [6], ids=["hub6"], indirect=True)
 def test_a_person_works_in_jupyterlab(hub, browser):
     browser.open(hub.stack.public_url)
@@ -28,7 +40,9 @@ def test_a_person_works_in_jupyterlab(hub, browser):
     assert f"/user/{NAME}" in hub.routes()
     browser.click(card)
     browser.find(".jp-Notebook .jp-CodeCell .cm-content", clickable=True)
-    browser.find('.jp-NotebookPanel .jp-Notebook-ExecutionIndicator[data-status="idle"]')
+    # Code that is run before the kernel has said hello to this page would be dropped by JupyterLab.
+    wait_until("the page is connected to an idle kernel", lambda: kernel_is_ready(hub), 60)
+    browser.wait_for_text("#jp-bottom-panel, #jp-main-statusbar", "| Idle")
     browser.click(".jp-Notebook .jp-CodeCell .cm-content")
     ActionChains(browser.driver).send_keys("1+1").key_down(Keys.SHIFT).send_keys(Keys.ENTER).key_up(
         Keys.SHIFT
