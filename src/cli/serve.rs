@@ -83,7 +83,8 @@ async fn serve(config: &Config) -> Result<(), Failed> {
     let control = wiring::control_settings(config);
     let control = ControlPlane::start(&lifecycle, &readiness, clock, store.clone(), fleet.clone(), control);
     let sources = wiring::traefik_sources(config);
-    spawn_until_stopped(&lifecycle, "traefik", fleet.run(sources));
+    spawn_until_stopped(&lifecycle, "traefik", fleet.clone().run(sources));
+    spawn_until_stopped(&lifecycle, "traefik readiness", fleet.report(readiness.clone()));
     if let Some(target) = &config.routing.default_target {
         spawn_until_stopped(&lifecycle, "default target", set_default_target(control.clone(), target.clone()));
     }

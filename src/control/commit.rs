@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::warn;
 
-use super::mirror::Mirror;
+use super::mirror::{Mirror, View};
 use super::{STORE_PATIENCE, Settings};
 use crate::route::record::{self, Head};
 use crate::route::{Route, RouteSpec};
@@ -126,7 +126,8 @@ pub(super) async fn commit_records(
 /// The head has moved on. Was that us? The mirror has heard of every head since, apart from those that a relist swallowed:
 /// then it can't be known, and the caller has to ask again.
 async fn settle(mirror: &Mirror, head: &Head, revision: Revision, give_up: Instant) -> Result<Commit, StoreError> {
-    let _ = mirror.wait(give_up, |view| view.records_revision >= revision).await;
+    let moved_on = |view: &View| view.head.as_ref().is_some_and(|now| now.epoch != head.epoch || now.n >= head.n);
+    let _ = mirror.wait(give_up, moved_on).await;
     let view = mirror.read();
     match view.heads.iter().rev().find(|seen| seen.n == head.n && seen.epoch == head.epoch) {
         Some(seen) if seen == head => Ok(Commit::Done(view.records_revision)),

@@ -81,10 +81,34 @@ struct Group {
     outcomes: Vec<Result<Done, ControlError>>,
     /// The transaction, unless there is nothing to change.
     txn: Option<(Txn, Head)>,
-    /// Whether Traefik's tree is part of it, and nothing of the plan is left over.
-    projected: bool,
-    /// The head that this was decided on.
-    head_revision: Revision,
+    /// How much of Traefik's tree is part of it.
+    tree: TreePart,
+    /// What this was decided on.
+    seen: Revisions,
+}
+
+/// How much of Traefik's tree goes along with records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TreePart {
+    /// Nothing: it follows.
+    None,
+    /// All that users can tell; the rest, which only rearranges buckets, follows.
+    Enough,
+    /// Everything.
+    All,
+}
+
+/// The revisions of the two keys that every transaction compares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Revisions {
+    head: Revision,
+    marker: Revision,
+}
+
+impl Revisions {
+    fn of(view: &View) -> Self {
+        Self { head: view.head_revision, marker: view.tree.marker_revision }
+    }
 }
 
 impl Writer {
@@ -153,7 +177,7 @@ impl Writer {
             }
             let group = self.decide(&waiting);
             let conflict = match &group.txn {
-                None => self.head_is_still(group.head_revision).await,
+                None => self.head_is_still(group.seen.head).await,
                 Some((txn, head)) => {
                     let head_key = self.settings.records.head();
                     commit::commit_records(&self.store, &self.mirror, &head_key, txn.clone(), head).await
@@ -165,8 +189,8 @@ impl Writer {
                     for (command, outcome) in std::mem::replace(&mut waiting, rest).into_iter().zip(group.outcomes) {
                         let _ = command.answer.send(outcome);
                     }
-                    to_project |= group.txn.is_some() && !group.projected;
-                    let tree_too = group.projected && group.txn.is_some();
+                    to_project |= group.txn.is_some() && group.tree != TreePart::All;
+                    let tree_too = group.tree != TreePart::None;
                     let heard = |view: &View| {
                         view.records_revision >= revision && (!tree_too || view.tree_revision >= revision)
                     };
@@ -174,8 +198,7 @@ impl Writer {
                 }
                 Ok(Commit::Conflict(revision)) => {
                     debug!(revision, "Another replica was faster; looking again");
-                    let heard = |view: &View| view.records_revision >= revision && view.tree_revision >= revision;
-                    let _ = self.mirror.wait(Instant::now() + Duration::from_millis(100), heard).await;
+                    self.hear_of_change(group.seen).await;
                 }
                 Err(error) => {
                     warn!(%error, "A change can't be committed: {error}");
@@ -198,6 +221,12 @@ impl Writer {
         let read = self.store.get(&self.settings.records.head()).await?;
         let now = read.entry.map_or(0, |head| head.mod_revision);
         Ok(if now == head_revision { Commit::Done(now) } else { Commit::Conflict(now) })
+    }
+
+    /// Waits until the mirror shows what made a comparison fail. It may never do so, if what we compared was stale already.
+    async fn hear_of_change(&self, seen: Revisions) {
+        let changed = |view: &View| Revisions::of(view) != seen;
+        let _ = self.mirror.wait(Instant::now() + Duration::from_millis(100), changed).await;
     }
 
     /// Decides what each command comes to, one after the other, and what transaction makes it so.
@@ -248,9 +277,13 @@ impl Writer {
             };
             outcomes.push(outcome);
         }
-        let (txn, projected) =
-            if fence || !changed.is_empty() { self.transaction(&view, &table, &changed, &head) } else { (None, false) };
-        Group { taken: outcomes.len(), outcomes, txn, projected, head_revision: view.head_revision }
+        let (txn, tree) = if fence || !changed.is_empty() {
+            let (txn, tree) = self.transaction(&view, &table, &changed, &head);
+            (Some((txn, head)), tree)
+        } else {
+            (None, TreePart::None)
+        };
+        Group { taken: outcomes.len(), outcomes, txn, tree, seen: Revisions::of(&view) }
     }
 
     /// Why a route can't be added now.
@@ -277,16 +310,16 @@ impl Writer {
         table: &RouteTable,
         changed: &BTreeMap<RouteSpec, usize>,
         head: &Head,
-    ) -> (Option<(Txn, Head)>, bool) {
+    ) -> (Txn, TreePart) {
         let mut txn = Txn::default();
         let changes = changed.keys().map(|spec| (spec, table.get(spec)));
         commit::add_records(&mut txn, &self.settings, changes, head, view.head_revision);
-        let mut projected = false;
+        let mut tree = TreePart::None;
         if self.may_project(view) {
             let bytes = changed.values().sum();
             let mut steps = self.plan(view, table, (changed.len() + HEAD_OPS, bytes)).into_iter();
             if let Some(first) = steps.next().filter(|first| first.complete) {
-                projected = steps.next().is_none();
+                tree = if steps.next().is_none() { TreePart::All } else { TreePart::Enough };
                 commit::add_edits(
                     &mut txn,
                     &self.settings,
@@ -296,7 +329,7 @@ impl Writer {
                 );
             }
         }
-        (Some((txn, head.clone())), projected)
+        (txn, tree)
     }
 
     /// Begins the history of an empty store. A Traefik that finds nothing at all under its root key asks again at ever longer
@@ -328,7 +361,7 @@ impl Writer {
     /// Brings Traefik's tree to the records as they are now, step by step, until nothing is left to do.
     async fn project(&self) {
         for _ in 0..PLANS_MAX {
-            let (steps, head, covered, mut head_guard, mut revision) = {
+            let (steps, head, covered, mut head_guard, seen) = {
                 let view = self.mirror.read();
                 let Some(head) = view.head.clone().filter(|_| self.may_project(&view)) else { return };
                 let now = view.tree.marker.as_ref().filter(|marker| marker.epoch == head.epoch);
@@ -345,16 +378,17 @@ impl Writer {
                 if is_ours && steps.iter().all(|step| step.edits.is_empty()) {
                     return;
                 }
-                (steps, head, covered, head_guard, view.tree.marker_revision)
+                (steps, head, covered, head_guard, Revisions::of(&view))
             };
+            let mut revision = seen.marker;
             for step in steps {
                 let marker = self.marker(&head.epoch, if step.complete { head.n } else { covered });
                 let mut txn = Txn { guards: head_guard.take().into_iter().collect(), ops: Vec::new() };
                 commit::add_edits(&mut txn, &self.settings, step.edits, &marker, revision);
                 match self.store.commit(txn).await {
                     Ok(Commit::Done(at)) => revision = at,
-                    Ok(Commit::Conflict(at)) => {
-                        revision = at;
+                    Ok(Commit::Conflict(_)) => {
+                        self.hear_of_change(seen).await;
                         break;
                     }
                     Err(error) => {

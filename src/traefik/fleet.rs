@@ -13,6 +13,7 @@ use url::Url;
 
 use super::client::{ClientError, TraefikClient};
 use super::marker::Marker;
+use crate::lifecycle::Readiness;
 
 /// How often a Traefik is asked when nobody waits, and a name is resolved again.
 const CALM_INTERVAL: Duration = Duration::from_secs(1);
@@ -23,6 +24,9 @@ const WAITING_INTERVAL: (Duration, Duration) = (Duration::from_millis(1), Durati
 
 /// A Traefik that is up without our configuration may be about to load it: it is waited for this long.
 const LOADING_GRACE: Duration = Duration::from_secs(5);
+
+/// The latch that is held while no Traefik can be reached.
+const LATCH: &str = "traefik";
 
 /// Where Traefik's API is found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -169,6 +173,23 @@ impl Fleet {
                 stays
             });
             sleep(CALM_INTERVAL).await;
+        }
+    }
+
+    /// Holds the latch `traefik` as long as no Traefik can be reached at all. One that is up without our routes counts: they
+    /// may be about to come through us.
+    pub async fn report(self: Arc<Self>, readiness: Readiness) {
+        let mut seen = self.seen.subscribe();
+        loop {
+            let reached = |s: &Seen| matches!(s.status, Status::Serving(_) | Status::Empty);
+            if seen.borrow_and_update().values().any(reached) {
+                readiness.release(LATCH);
+            } else {
+                readiness.hold(LATCH, "no Traefik has been reached; look at --traefik-api and the log");
+            }
+            if seen.changed().await.is_err() {
+                return;
+            }
         }
     }
 

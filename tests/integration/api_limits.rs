@@ -63,6 +63,7 @@ async fn a_body_up_to_the_limit_is_read_and_no_longer_one() {
     assert_eq!(api.call("POST /api/routes/a", &body(64 * 1024)).await.status, 201);
     let long = api.call("POST /api/routes/b", &body(64 * 1024 + 1)).await;
     assert_eq!((long.status, long.body.contains("65536 bytes")), (413, true), "{long:?}");
+    assert_eq!(long.header("connection"), Some("close"), "the next call must not be sent after an unread body");
 
     let mut connection = Connection::open(api.address).await;
     let head = format!(

@@ -32,8 +32,13 @@ async fn without_etcd_it_lives_and_says_why_it_is_not_ready() {
     let folder = folder();
     let server = start(&[], &[("CONFIGPROXY_AUTH_TOKEN", "secret")], folder.path()).await;
     assert_eq!(http_get(&format!("{}/healthz", server.api)).await.unwrap().0, 200);
-    let (code, body) = http_get(&format!("{}/readyz", server.api)).await.unwrap();
-    assert!(code == 503 && body.contains("records"), "{code} {body}");
+    let readyz = format!("{}/readyz", server.api);
+    eventually("all that is missing", SOON, || async {
+        let (code, body) = http_get(&readyz).await.unwrap();
+        let all = ["records", "tree", "no Traefik has been reached"].iter().all(|reason| body.contains(reason));
+        if code == 503 && all { Ok(()) } else { Err(format!("{code} {body}")) }
+    })
+    .await;
     assert_eq!((status(&server, "secret").await, status(&server, "wrong").await), (503, 403));
     assert!(!server.process.log().contains("secret"), "{}", server.process.log());
 }
