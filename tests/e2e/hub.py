@@ -2,7 +2,6 @@
 
 import http.client
 import json
-import time
 from urllib.parse import quote
 
 import requests
@@ -50,6 +49,7 @@ class Hub:
             f"the server {name!r}/{server!r} is ready",
             lambda: self.user(name)["servers"].get(server, {}).get("ready"),
             seconds,
+            interval_seconds=0.2,  # each look costs the hub some work
         )
 
     def start(self, name, server=""):
@@ -60,7 +60,7 @@ class Hub:
     def stop(self, name, server=""):
         """Stop a server and wait until the hub has forgotten it."""
         self.call("DELETE", self._server(name, server), (202, 204))
-        wait_until(f"{name!r}/{server!r} has stopped", lambda: server not in self.user(name)["servers"], 60)
+        wait_until(f"{name!r}/{server!r} has stopped", lambda: server not in self.user(name)["servers"], 60, (), 0.2)
 
     def user(self, name):
         """What the hub knows of a user."""
@@ -143,10 +143,3 @@ class Hub:
         """The path of a server as the hub writes it."""
         path = f"/user/{quote(name, safe='@~')}/"
         return path + f"{quote(server, safe='@~')}/" if server else path
-
-
-def eventually(what, condition, seconds=30):
-    """`wait_until`, timed: returns the seconds that it took."""
-    begin = time.monotonic()
-    wait_until(what, condition, seconds)
-    return time.monotonic() - begin

@@ -180,7 +180,7 @@ def test_ctrl_c_leaves_nothing(demo):
     "end", [lambda demo: demo.hang_up(), lambda demo: demo.process.terminate()], ids=["hangup", "sigterm"]
 )
 def test_other_ends_leave_nothing_either(demo, end):
-    log_in_and_spawn(demo.wait_until_open())
+    demo.wait_until_open()
     end(demo)
     assert demo.process.wait(STOP_SECONDS) == 0
     demo.assert_nothing_left(5)

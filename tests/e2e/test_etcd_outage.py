@@ -84,6 +84,7 @@ def test_an_outage_of_etcd(hub, outage):
     hub.api("DELETE", "/api/routes/new")
 
 
+@pytest.mark.parametrize("world", [6], ids=["hub6"], indirect=True)
 def test_nothing_acknowledged_is_lost_when_etcd_is_killed_under_load(hub):
     """Routes are added and removed without a pause while etcd is killed: 201 and 204 are kept, whatever came between."""
     acknowledged = {}
