@@ -110,10 +110,12 @@ class Run:
         """Give every contender this many routes."""
         self.say(f"Bringing all to {size:,} routes")
         wanted = self.all_routes[:size]
-        for each in (self.chp, self.pointsman):
-            if len(self.present) < size:
-                each.fill(wanted[len(self.present) :], FILL_WORKERS)
-            elif len(self.present) > size:
+        if len(self.present) < size:
+            more = wanted[len(self.present) :]
+            self.chp.fill(more, FILL_WORKERS)
+            self.pointsman.fill_in_the_dark(self.present[0], more, size)
+        elif len(self.present) > size:
+            for each in (self.chp, self.pointsman):
                 each.thin(self.present[size:], FILL_WORKERS)
         self.present = wanted
         self.floor.load(self.settled_tree(), wanted[-1].path)
@@ -143,9 +145,9 @@ class Run:
             each.interval_seconds = 0.001 if size < 5000 else 0.005
         began = time.monotonic()
         for number, route in enumerate(self.samples[:samples]):
-            if number and self.ends - time.monotonic() < 2 * (time.monotonic() - began) / number + 60 * (
-                not self.quick
-            ):
+            left, a_round = self.ends - time.monotonic(), (time.monotonic() - began) / max(number, 1)
+            # The requests per second at the end want their time too.
+            if number and left < 2 * a_round + (15 if self.quick else 60):
                 self.say(f"Only {number} samples: the time is short")
                 break
             before = self.pointsman.etcd.revision()

@@ -1,5 +1,6 @@
 """What is measured: configurable-http-proxy, Pointsman, two ways of writing etcd by hand."""
 
+import json
 import string
 import time
 from pathlib import Path
@@ -41,8 +42,8 @@ class Contender:
             child.stop(10)
 
     def memory(self):
-        """Resident memory of the process that the contender is named after, in MB."""
-        status = Path(f"/proc/{self.children[-1].pid}/status").read_text()
+        """Resident memory of the process that answers the API, in MB."""
+        status = Path(f"/proc/{self.main.pid}/status").read_text()
         return int(status.partition("VmRSS:")[2].split()[0]) / 1024
 
     def timed(self, change, route, word):
@@ -110,6 +111,7 @@ class Chp(OverApi):
             "--default-target", self.targets["hub"], "--log-level", "warn",
         ]  # fmt: skip
         child = self.run("configurable-http-proxy", command, CONFIGPROXY_AUTH_TOKEN=TOKEN)
+        self.main = child
         wait_until("CHP answers", answers(f"http://{LOOPBACK}:{self.public_port}/"), 20, [child])
         self.api = self.client()
         return self
@@ -181,11 +183,41 @@ class Pointsman(WithEtcd, OverApi):
         config = self.write_traefik_config(self.binary, environment)
         self.start_traefik(config)
         child = self.run("pointsman", [self.binary], **environment)
+        self.main = child
         wait_until("Pointsman is ready", answers(f"http://{LOOPBACK}:{self.api_port}/readyz"), 40, [child])
         self.api = self.client()
         self.api.call("POST", "/", f'{{"target": "{self.targets["hub"]}"}}', (201,))
         self.public.wait_for("/", "hub", 20, 0.01)
         return self
+
+    def start_traefik(self, config):
+        self.config = config
+        super().start_traefik(config)
+
+    def fill_in_the_dark(self, sample, routes, number):
+        """Many more routes, `number` in all, while no Traefik looks: it would read every step of it, for minutes.
+
+        The records are copies of one that is there, but for the last: that one is posted, and brings all the others into
+        Traefik's keys.
+        """
+        self.stop_traefik()
+        records = {key: value for key, value, _, _ in self.etcd.read("pointsman/hub/")}
+        key, value = next(pair for pair in records.items() if pair[0].rstrip("/").endswith(sample.path.rstrip("/")))
+        copies = {}
+        for route in routes[:-1]:
+            there, here = sample.path.rstrip("/"), route.path.rstrip("/")
+            copies[key.replace(there, here)] = value.replace(there, here).replace(f'"{sample.user}"', f'"{route.user}"')
+        self.etcd.fill(copies)
+        # Nobody serves it yet: the first answer may be 503.
+        data = json.dumps({"target": self.targets["user"]})
+        self.api.call("POST", routes[-1].path, data, (201, 503))
+        self.start_traefik(self.config)
+
+        def complete():
+            self.list_seconds(number)
+            return all(self.public.get(route.path) == (200, "<user>") for route in (routes[0], routes[-1]))
+
+        wait_until(f"{self.title} is filled", complete, PATIENCE_SECONDS, [self.traefik])
 
     def changed_keys(self, since):
         """What the first transaction after a revision did in Traefik's tree: keys put, and which of them are new."""

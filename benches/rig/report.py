@@ -30,12 +30,12 @@ def table(head, rows):
 def changes(results, titles):
     """Adding and removing, for each number of routes."""
     rows = []
-    for size, kinds in results["changes"].items():
+    for size, kinds in sorted(results["changes"].items()):
         for kind, samples in kinds.items():
             cells = [f"{median(samples[name]) * 1000:,.1f} / {milliseconds(p99(samples[name]))}" for name in titles]
             to_floor = median(samples["pointsman"]) / median(samples["floor"])
             to_peer = median(samples["peer"]) / median(samples["pointsman"])
-            rows.append([f"{int(size):,}", kind, len(samples["peer"]), *cells, times(to_floor), times(to_peer)])
+            rows.append([f"{size:,}", kind, len(samples["peer"]), *cells, times(to_floor), times(to_peer)])
     head = ["routes", "change", "samples", *titles.values(), "Pointsman : raw commit", "peer's keys : Pointsman"]
     return table(head, rows)
 
@@ -43,11 +43,11 @@ def changes(results, titles):
 def rates(results, titles):
     rows = []
     for name, by_size in results["rates"].items():
-        medians = [median(samples) for samples in by_size.values()]
+        medians = [median(samples) for _, samples in sorted(by_size.items())]
         cells = [f"{each:,.0f}" for each in medians]
         rows.append([titles[name], *cells, times(medians[-1] / medians[0])])
-    sizes = next(iter(results["rates"].values()))
-    return table(["requests/s to `/`", *[f"{int(size):,} routes" for size in sizes], "last : first"], rows)
+    sizes = sorted(next(iter(results["rates"].values())))
+    return table(["requests/s to `/`", *[f"{size:,} routes" for size in sizes], "last : first"], rows)
 
 
 def others(results, titles):

@@ -73,19 +73,35 @@ class Public:
             time.sleep(interval_seconds)
 
 
-class Api:
-    """The hub, on configurable-http-proxy's REST API: one connection that is kept open."""
+class Client:
+    """One connection that is kept open while it is in use. Servers close what is idle: Node after 5 s."""
+
+    def __init__(self, port):
+        self.connection = http.client.HTTPConnection(LOOPBACK, port, timeout=CALL_SECONDS)
+        self.used = 0.0
+
+    def ask(self, method, path, body=None, headers=None):
+        """The status and the body of the answer."""
+        if time.monotonic() - self.used > 1:
+            self.connection.close()
+        self.connection.request(method, path, body, headers or {})
+        answer = self.connection.getresponse()
+        text = answer.read()
+        self.used = time.monotonic()
+        return answer.status, text
+
+
+class Api(Client):
+    """The hub, on configurable-http-proxy's REST API."""
 
     def __init__(self, port, token):
-        self.connection = http.client.HTTPConnection(LOOPBACK, port, timeout=CALL_SECONDS)
+        super().__init__(port)
         self.headers = {"Authorization": f"token {token}"}
 
     def call(self, method, path, body=None, expected=(200, 201, 204)):
-        self.connection.request(method, "/api/routes" + path, body, self.headers)
-        answer = self.connection.getresponse()
-        text = answer.read()
-        if answer.status not in expected:
-            raise Failed(f"{method} {path}: {answer.status} {text[:300]!r}")
+        status, text = self.ask(method, "/api/routes" + path, body, self.headers)
+        if status not in expected:
+            raise Failed(f"{method} {path}: {status} {text[:300]!r}")
         return text
 
     def add(self, route, target):
@@ -126,21 +142,16 @@ def at_once(workers, items, make_client, work):
     return took
 
 
-class Etcd:
+class Etcd(Client):
     """A plain etcd client: etcd's own JSON gateway, so that nothing has to be installed."""
 
     # etcd takes at most 128 operations in a transaction.
     LIMIT = 120
 
-    def __init__(self, port):
-        self.connection = http.client.HTTPConnection(LOOPBACK, port, timeout=CALL_SECONDS)
-
     def call(self, verb, what):
-        self.connection.request("POST", "/v3/kv/" + verb, json.dumps(what))
-        answer = self.connection.getresponse()
-        text = answer.read()
-        if answer.status != 200:
-            raise Failed(f"etcd {verb}: {answer.status} {text[:300]!r}")
+        status, text = self.ask("POST", "/v3/kv/" + verb, json.dumps(what))
+        if status != 200:
+            raise Failed(f"etcd {verb}: {status} {text[:300]!r}")
         return json.loads(text)
 
     def commit(self, puts=None, prefixes=(), keys=()):
