@@ -96,7 +96,7 @@ pub(super) async fn commit_records(
             other => return other,
         };
         lost = true;
-        warn!(%error, "The answer to a commit got lost: {error}; looking what became of it");
+        warn!(%error, "A commit was not answered: {error}; looking what became of it");
         loop {
             if Instant::now() + wait >= give_up {
                 return Err(error);
