@@ -197,8 +197,8 @@ class Pointsman(WithEtcd, OverApi):
     def fill_in_the_dark(self, sample, routes, number):
         """Many more routes, `number` in all, while no Traefik looks: it would read every step of it, for minutes.
 
-        The records are copies of one that is there, but for the last: that one is posted, and brings all the others into
-        Traefik's keys.
+        The records are copies of one that is there, but for the last: that one is posted, and brings all the others
+        into Traefik's keys.
         """
         self.stop_traefik()
         records = {key: value for key, value, _, _ in self.etcd.read("pointsman/hub/")}
