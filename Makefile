@@ -49,7 +49,7 @@ test-rust: ## run the Rust tests: unit, property, API, real etcd and real Traefi
 
 test-e2e: ## run the end-to-end tests with real JupyterHubs and a browser (ARGS="-k names")
 	$(call heading,End-to-end tests)
-	$(CARGO) build --locked
+	$(CARGO) test --locked --no-run --quiet # the program as the Rust tests have it: a plain build would compile all again
 	POINTSMAN_TEST_BINARY=$(DEBUG_BINARY) .pointsman/hub6/bin/python -m pytest tests/e2e $(ARGS)
 
 lint: fmt-check clippy doc ## check formatting, lints and documentation

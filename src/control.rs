@@ -1,7 +1,7 @@
 //! The control plane: the four verbs on routes. When one returns, what it says is true on every live Traefik.
 //!
 //! Any number of replicas work on one store. Each mirrors it ([`mirror`]); each commits its callers' changes in groups and
-//! brings Traefik's tree up to date ([`writer`]); and each waits for the fleet before it answers.
+//! brings Traefik's tree up to date ([`writer`], [`projection`]); and each waits for the fleet before it answers.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -25,6 +25,7 @@ use writer::{Change, Command, Writer};
 
 mod commit;
 mod mirror;
+mod projection;
 mod writer;
 
 /// How long a verb may take in all. Hubs of version 4 and 5 hang up after 10 s.
