@@ -122,6 +122,12 @@ impl ControlPlane {
         self.mirror.read().table.len()
     }
 
+    /// Records a route unless there is one of this prefix, and returns when every live Traefik serves what there is. `true`:
+    /// there was one.
+    pub async fn add_if_absent(&self, spec: RouteSpec, target: Target, data: RouteData) -> Result<bool, ControlError> {
+        self.change(Change::Put { spec, target, data, replace: false }).await
+    }
+
     async fn change(&self, change: Change) -> Result<bool, ControlError> {
         let deadline = Instant::now() + CALL_TIMEOUT;
         let (answer, answered) = oneshot::channel();
@@ -161,7 +167,7 @@ impl ControlPlane {
 #[async_trait]
 impl Routes for ControlPlane {
     async fn add(&self, spec: RouteSpec, target: Target, data: RouteData) -> Result<(), ControlError> {
-        self.change(Change::Put { spec, target, data }).await.map(drop)
+        self.change(Change::Put { spec, target, data, replace: true }).await.map(drop)
     }
 
     async fn remove(&self, spec: RouteSpec) -> Result<bool, ControlError> {

@@ -12,7 +12,7 @@ use crate::api::listen::{Limits, Listener};
 use crate::api::{self, ApiState, pages};
 use crate::clock::SystemClock;
 use crate::config::Config;
-use crate::control::{ControlPlane, Routes};
+use crate::control::ControlPlane;
 use crate::lifecycle::{Lifecycle, Readiness};
 use crate::route::{RouteData, RouteSpec, Target};
 use crate::store::etcd::EtcdStore;
@@ -157,16 +157,12 @@ async fn reload(config: &Config, auth: &Authenticator, store: &EtcdStore) {
 }
 
 /// Gives `/` to the default target, unless it has a route. Goes on trying: the store may come later than we do.
-async fn set_default_target(routes: Arc<dyn Routes>, target: Target) {
+async fn set_default_target(control: Arc<ControlPlane>, target: Target) {
     let data: RouteData = [("target".to_owned(), target.as_str().into())].into_iter().collect();
     loop {
-        let set = match routes.get(&RouteSpec::root()).await {
-            Ok(Some(_)) => return info!("'/' has a route already; --default-target is not used"),
-            Ok(None) => routes.add(RouteSpec::root(), target.clone(), data.clone()).await,
-            Err(error) => Err(error),
-        };
-        match set {
-            Ok(()) => return info!(target = %target.as_str(), "'/' leads to the default target {}", target.as_str()),
+        match control.add_if_absent(RouteSpec::root(), target.clone(), data.clone()).await {
+            Ok(true) => return info!("'/' has a route already; --default-target is not used"),
+            Ok(false) => return info!(target = %target.as_str(), "'/' leads to the default target {}", target.as_str()),
             Err(reason) => warn!(%reason, "The default target can't be set yet: {reason}"),
         }
         tokio::time::sleep(DEFAULT_TARGET_INTERVAL).await;

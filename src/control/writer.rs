@@ -38,8 +38,8 @@ const GROUP_MAX: usize = 2048;
 /// What a caller wants.
 #[derive(Debug, Clone)]
 pub(super) enum Change {
-    /// This route.
-    Put { spec: RouteSpec, target: Target, data: RouteData },
+    /// This route; or, unless it may `replace`, whichever is there already.
+    Put { spec: RouteSpec, target: Target, data: RouteData, replace: bool },
     /// No route there.
     Delete { spec: RouteSpec },
 }
@@ -222,8 +222,8 @@ impl Writer {
             }
             let ours = (head.epoch.clone(), head.n);
             let outcome = match &command.change {
-                Change::Put { spec, target, data } => match table.get(spec).cloned() {
-                    Some(old) if old.target == *target && old.data == *data => {
+                Change::Put { spec, target, data, replace } => match table.get(spec).cloned() {
+                    Some(old) if !replace || (old.target == *target && old.data == *data) => {
                         Ok(Done { existed: true, covered_by: (head.epoch.clone(), old.n) })
                     }
                     old => self.refusal(&view, &table, spec, old.is_none()).map_or(Ok(()), Err).map(|()| {

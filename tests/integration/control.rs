@@ -217,6 +217,20 @@ async fn an_empty_table_makes_no_traefik_ready() {
 }
 
 #[tokio::test]
+async fn a_default_never_replaces_what_is_there() {
+    let store = MemoryStore::new();
+    let traefik = FakeTraefik::start(Arc::new(store.clone()), "traefik").await;
+    let replica = replica(Arc::new(store.clone()), &[&traefik]);
+    let by_default = |port| replica.control.add_if_absent(spec("/"), target(port), RouteData::new());
+    assert!(!by_default(1).await.expect("routed"));
+    assert!(by_default(2).await.expect("routed"), "there is one");
+    assert_eq!(table(&replica).await["/"], "http://127.0.0.1:1");
+    add(&replica, "/", 3).await.expect("routed");
+    assert!(by_default(4).await.expect("routed"));
+    assert_eq!(table(&replica).await["/"], "http://127.0.0.1:3");
+}
+
+#[tokio::test]
 async fn replicas_agree() {
     let store = MemoryStore::new();
     let traefik = FakeTraefik::start(Arc::new(store.clone()), "traefik").await;
