@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test setup-test fmt-check clippy doc test-rust test-e2e lint fmt bench clean
+.PHONY: help setup demo test setup-test fmt-check clippy doc test-rust test-e2e lint deny fmt bench clean
 
 PYTHON ?= python3
 PORT ?= 8000
@@ -53,6 +53,10 @@ test-e2e: ## run the end-to-end tests with real JupyterHubs and a browser (ARGS=
 	POINTSMAN_TEST_BINARY=$(DEBUG_BINARY) .pointsman/hub6/bin/python -m pytest tests/e2e $(ARGS)
 
 lint: fmt-check clippy doc ## check formatting, lints and documentation
+
+deny: ## check licences, duplicates and sources of all dependencies (needs cargo-deny)
+	@cargo deny --version >/dev/null 2>&1 || { echo 'cargo-deny is missing; get it with: cargo install cargo-deny --locked'; exit 1; }
+	$(CARGO) deny check bans licenses sources
 
 fmt: ## format the Rust code
 	$(CARGO) fmt
