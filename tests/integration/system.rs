@@ -184,6 +184,61 @@ async fn many_changes_at_once_disturb_nobody() {
     }
 }
 
+/// Replicas are killed again and again while callers change routes through whichever is there. What was answered is true
+/// at once, and still true at the end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_replicas_lose_and_revive_nothing() {
+    let system = System::start(2).await;
+    let steady = system.pointsman(&[]).await.ready().await;
+    assert_eq!(steady.add("/", &system.backends.url(1)).await.0, 201);
+    let mut victim = system.pointsman(&[]).await.ready().await;
+    // What each route was last known to be: `None` is gone. A call without an answer may or may not have happened.
+    let mut known: Vec<Vec<Option<u16>>> = vec![vec![None]; 6];
+    let mut answered = 0;
+    for round in 0..40u16 {
+        let calls = (0..6u16).map(|i| {
+            let through = if (round + i) % 2 == 0 { &steady } else { &victim };
+            let number = 100 + round * 6 + i;
+            let wanted = (round + i) % 3 != 0;
+            let url = system.backends.url(number);
+            async move {
+                let body = wanted.then(|| format!(r#"{{"target":"{url}"}}"#));
+                let method = if wanted { "POST" } else { "DELETE" };
+                let status = through.try_call(method, &format!("/user/u{i}"), body).await.map(|(status, _)| status);
+                (usize::from(i), wanted.then_some(number), status)
+            }
+        });
+        let killed = async {
+            // Somewhere in the middle of the calls, a little later each time.
+            tokio::time::sleep(Duration::from_millis(u64::from(round % 8) * 4)).await;
+            if round % 4 == 3 {
+                victim.server.process.signal("KILL");
+            }
+        };
+        let (results, ()) = tokio::join!(futures_join(calls), killed);
+        for (i, now, status) in results {
+            match status {
+                Some(201 | 204 | 404) => {
+                    known[i] = vec![now];
+                    answered += 1;
+                }
+                Some(503) | None => known[i].push(now),
+                Some(other) => panic!("a passing fault was answered {other}"),
+            }
+        }
+        if round % 4 == 3 {
+            victim = system.pointsman(&[]).await.ready().await;
+        }
+        for (i, possible) in known.iter().enumerate() {
+            let [certain] = possible[..] else { continue };
+            system.leads_to(&format!("/user/u{i}/lab"), certain.unwrap_or(1)).await.unwrap_or_else(|seen| {
+                panic!("round {round}: {seen}, acknowledged was {certain:?}");
+            });
+        }
+    }
+    assert!(answered > 150, "only {answered} calls were answered: this proves little");
+}
+
 async fn futures_join<F: Future>(calls: impl Iterator<Item = F>) -> Vec<F::Output> {
     let mut calls: Vec<_> = calls.map(Box::pin).map(Some).collect();
     let mut outputs: Vec<Option<F::Output>> = calls.iter().map(|_| None).collect();
