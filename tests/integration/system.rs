@@ -184,6 +184,43 @@ async fn many_changes_at_once_disturb_nobody() {
     }
 }
 
+/// A Traefik that comes back while routes change may serve nothing yet, but never an old state after an answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_returning_traefik_serves_nothing_old() {
+    let mut system = System::start(2).await;
+    let pointsman = system.pointsman(&[]).await.ready().await;
+    assert_eq!(pointsman.add("/", &system.backends.url(1)).await.0, 201);
+    let mut returning = system.edges.pop().expect("the second Traefik");
+    let public = returning.public;
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let restarts = async {
+        for _ in 0..5 {
+            returning.restart().await;
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+        done.store(true, std::sync::atomic::Ordering::SeqCst);
+    };
+    let changes = async {
+        let (mut asked, mut number) = (0, 100);
+        while !done.load(std::sync::atomic::Ordering::SeqCst) {
+            number += 1;
+            match pointsman.add("/user/jane", &system.backends.url(number)).await {
+                (201, _) => {}
+                (503, _) => continue,
+                other => panic!("{other:?}"),
+            }
+            let Some(mut visitor) = RawClient::try_connect(public).await else { continue };
+            let Some(answer) = visitor.try_get("hub.example.org", "/user/jane/lab").await else { continue };
+            // Without any configuration it answers 404 to everything.
+            assert!(answer.status == 404 || answer.body == number.to_string(), "{} {}", answer.status, answer.body);
+            asked += usize::from(answer.status != 404);
+        }
+        asked
+    };
+    let ((), asked) = tokio::join!(restarts, changes);
+    assert!(asked > 20, "only {asked} answers to judge by");
+}
+
 /// Replicas are killed again and again while callers change routes through whichever is there. What was answered is true
 /// at once, and still true at the end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
