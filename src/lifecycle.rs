@@ -5,13 +5,16 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument, error, info_span, warn};
+use tracing::{Instrument, debug, error, info, info_span, warn};
 
 /// How long listeners may go on with the requests they have after a stop, before the rest of us stops too.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
+
+/// A latch whose reason changes again and again, as with several endpoints that fail in turn, is logged this often at most.
+const TOLD_AGAIN: Duration = Duration::from_secs(30);
 
 /// Starts named tasks and stops them all; a task that ends by itself ends the process.
 ///
@@ -100,9 +103,19 @@ impl Lifecycle {
 }
 
 /// What must be true before we are ready: named latches, each with the sentence that says what is missing.
+///
+/// Logs when one falls and when all are open, so that whoever holds one again at each attempt need not.
 #[derive(Debug, Clone, Default)]
 pub struct Readiness {
-    waiting: Arc<Mutex<BTreeMap<&'static str, String>>>,
+    waiting: Arc<Mutex<BTreeMap<&'static str, Held>>>,
+}
+
+/// A latch that holds us back.
+#[derive(Debug)]
+struct Held {
+    reason: String,
+    /// When the log last had it.
+    told: Option<Instant>,
 }
 
 impl Readiness {
@@ -112,23 +125,41 @@ impl Readiness {
         Self::default()
     }
 
-    /// Not ready because of `reason`, until [`Readiness::release`] is called for `name`.
+    /// Not ready because of `reason`, which is no fault, until [`Readiness::release`] is called for `name`.
+    pub fn expect(&self, name: &'static str, reason: impl Into<String>) {
+        self.lock().insert(name, Held { reason: reason.into(), told: None });
+    }
+
+    /// Not ready because of the fault `reason`, until [`Readiness::release`] is called for `name`.
     pub fn hold(&self, name: &'static str, reason: impl Into<String>) {
-        self.lock().insert(name, reason.into());
+        let reason = reason.into();
+        let mut waiting = self.lock();
+        let held = waiting.entry(name).or_insert_with(|| Held { reason: String::new(), told: None });
+        let is_news = held.told.is_none_or(|told| held.reason != reason && told.elapsed() >= TOLD_AGAIN);
+        if is_news {
+            warn!(latch = name, "Not ready: {reason}");
+            held.told = Some(Instant::now());
+        } else {
+            debug!(latch = name, "Still not ready: {reason}");
+        }
+        held.reason = reason;
     }
 
     /// What `name` stood for is true now.
     pub fn release(&self, name: &'static str) {
-        self.lock().remove(name);
+        let mut waiting = self.lock();
+        if waiting.remove(name).is_some() && waiting.is_empty() {
+            info!("Ready");
+        }
     }
 
     /// The latches that hold us back, with their reasons; empty when ready.
     #[must_use]
     pub fn missing(&self) -> BTreeMap<&'static str, String> {
-        self.lock().clone()
+        self.lock().iter().map(|(name, held)| (*name, held.reason.clone())).collect()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<&'static str, String>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<&'static str, Held>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -179,5 +210,55 @@ mod tests {
         assert_eq!(readiness.missing(), BTreeMap::from([("routes", "not read yet".to_owned())]));
         readiness.release("routes");
         assert!(readiness.missing().is_empty());
+    }
+
+    #[test]
+    fn a_fault_that_lasts_is_logged_once_and_so_is_its_end() {
+        let log = Log::default();
+        let subscriber = tracing_subscriber::fmt().with_writer(log.clone()).with_ansi(false).without_time().finish();
+        tracing::subscriber::with_default(subscriber, || {
+            let readiness = Readiness::new();
+            readiness.expect("routes", "not read yet");
+            for endpoint in ["a", "b", "a", "b"] {
+                readiness.hold("routes", format!("{endpoint} is down"));
+            }
+            assert_eq!(readiness.missing(), BTreeMap::from([("routes", "b is down".to_owned())]));
+            readiness.release("routes");
+            readiness.release("routes");
+            readiness.hold("routes", "a is down");
+        });
+        let log = log.text();
+        assert_eq!(log.matches("Not ready: a is down").count(), 2, "{log}");
+        assert_eq!(log.matches(": Ready").count(), 1, "{log}");
+        assert_eq!(log.lines().count(), 3, "{log}");
+    }
+
+    /// Keeps what is logged.
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Log {
+        fn text(&self) -> String {
+            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        }
+    }
+
+    impl std::io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl tracing_subscriber::fmt::MakeWriter<'_> for Log {
+        type Writer = Self;
+
+        fn make_writer(&self) -> Self {
+            self.clone()
+        }
     }
 }

@@ -108,7 +108,7 @@ async fn serve(config: &Config) -> Result<(), Failed> {
             },
         }
     }
-    readiness.hold("running", "this replica is stopping");
+    readiness.expect("running", "this replica is stopping");
     stop(&lifecycle, &mut signals).await
 }
 

@@ -61,8 +61,8 @@ pub(super) struct Mirror {
 
 impl Mirror {
     pub(super) fn new(settings: Arc<Settings>, readiness: Readiness) -> Self {
-        readiness.hold("records", "the routes have not been read from the store yet");
-        readiness.hold("tree", "Traefik's keys have not been read from the store yet");
+        readiness.expect("records", "the routes have not been read from the store yet");
+        readiness.expect("tree", "Traefik's keys have not been read from the store yet");
         Self { settings, readiness, view: RwLock::default(), changed: watch::Sender::new(()) }
     }
 
@@ -127,8 +127,7 @@ impl Mirror {
                 self.readiness.release("records");
             }
             Update::Lost(error) => {
-                warn!(%error, "Lost the store while following the routes: {error}");
-                self.readiness.hold("records", format!("the store can't be followed: {error}"));
+                self.readiness.hold("records", format!("the routes can't be followed: {error}"));
             }
         }
     }
@@ -223,8 +222,7 @@ impl Mirror {
                 self.readiness.release("tree");
             }
             Update::Lost(error) => {
-                warn!(%error, "Lost the store while following Traefik's keys: {error}");
-                self.readiness.hold("tree", format!("the store can't be followed: {error}"));
+                self.readiness.hold("tree", format!("Traefik's keys can't be followed: {error}"));
             }
         }
     }

@@ -142,7 +142,7 @@ impl Fleet {
     pub async fn run(self: Arc<Self>, sources: Vec<Source>) {
         let mut pollers: JoinSet<()> = JoinSet::new();
         let mut running: BTreeMap<String, AbortHandle> = BTreeMap::new();
-        let mut resolved: BTreeMap<(String, u16), BTreeSet<String>> = BTreeMap::new();
+        let mut resolved: BTreeMap<(String, u16), Resolved> = BTreeMap::new();
         loop {
             let mut urls: BTreeSet<String> = BTreeSet::new();
             for source in &sources {
@@ -151,7 +151,7 @@ impl Fleet {
                     Source::Dns { name, port } => {
                         let known = resolved.entry((name.clone(), *port)).or_default();
                         resolve(name, *port, known).await;
-                        urls.extend(known.iter().cloned());
+                        urls.extend(known.urls.iter().cloned());
                     }
                 }
             }
@@ -178,17 +178,29 @@ impl Fleet {
 
     /// Holds the latch `traefik` as long as no Traefik can be reached at all. One that is up without our routes counts: they
     /// may be about to come through us.
-    pub async fn report(self: Arc<Self>, readiness: Readiness) {
-        let mut seen = self.seen.subscribe();
-        loop {
-            let reached = |s: &Seen| matches!(s.status, Status::Serving(_) | Status::Empty);
-            if seen.borrow_and_update().values().any(reached) {
-                readiness.release(LATCH);
-            } else {
-                readiness.hold(LATCH, "no Traefik has been reached; look at --traefik-api and the log");
-            }
-            if seen.changed().await.is_err() {
-                return;
+    pub fn report(self: Arc<Self>, readiness: Readiness) -> impl Future<Output = ()> + Send + 'static {
+        const NONE: &str = "no Traefik has been reached; look at --traefik-api and the log";
+        // At once, not when the task first runs: nobody may find us ready before.
+        readiness.expect(LATCH, NONE);
+        async move {
+            let mut seen = self.seen.subscribe();
+            loop {
+                let reached = |s: &Seen| matches!(s.status, Status::Serving(_) | Status::Empty);
+                let asked = |s: &Seen| s.status != Status::Unknown;
+                let (reached, asked) = {
+                    let all = seen.borrow_and_update();
+                    (all.values().any(reached), all.values().any(asked))
+                };
+                if reached {
+                    readiness.release(LATCH);
+                } else if asked {
+                    readiness.hold(LATCH, NONE);
+                } else {
+                    readiness.expect(LATCH, NONE);
+                }
+                if seen.changed().await.is_err() {
+                    return;
+                }
             }
         }
     }
@@ -267,17 +279,32 @@ fn behind(fleet: &BTreeMap<String, Seen>, epoch: &str, n: u64, start: Instant) -
     }
 }
 
+/// What a name stands for.
+#[derive(Default)]
+struct Resolved {
+    /// The last good answer.
+    urls: BTreeSet<String>,
+    /// Since then there was none, and the log has it.
+    failing: bool,
+}
+
 /// Resolves a name; a failed or empty answer keeps what was known.
-async fn resolve(name: &str, port: u16, known: &mut BTreeSet<String>) {
-    let answer: BTreeSet<String> = match tokio::net::lookup_host((name, port)).await {
-        Ok(addresses) => addresses.map(|a: SocketAddr| format!("http://{a}")).collect(),
-        Err(error) => {
-            warn!(%name, %error, "The name {name} of --traefik-api can't be resolved; keeping the {} known addresses", known.len());
-            return;
+async fn resolve(name: &str, port: u16, known: &mut Resolved) {
+    let reason = match tokio::net::lookup_host((name, port)).await {
+        Ok(addresses) => {
+            let urls: BTreeSet<String> = addresses.map(|a: SocketAddr| format!("http://{a}")).collect();
+            if !urls.is_empty() {
+                *known = Resolved { urls, failing: false };
+                return;
+            }
+            "it has no address".to_owned()
         }
+        Err(error) => error.to_string(),
     };
-    if !answer.is_empty() {
-        *known = answer;
+    // We ask every second; one line tells of it.
+    if !known.failing {
+        known.failing = true;
+        warn!(%name, "The name {name} of --traefik-api can't be resolved: {reason}; keeping the {} known addresses", known.urls.len());
     }
 }
 
@@ -288,5 +315,24 @@ fn log_change(url: &str, before: &Status, after: &Status) {
         (_, Status::Empty) => warn!(traefik = %url, "The Traefik at {url} is up and has none of our routes"),
         (_, Status::Down) => warn!(traefik = %url, "The Traefik at {url} is down: nobody listens there"),
         (_, Status::Silent(reason)) => warn!(traefik = %url, reason, "The Traefik at {url} does not answer: {reason}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_name_that_stops_resolving_stands_for_what_it_did() {
+        let mut known = Resolved::default();
+        resolve("127.0.0.1", 8099, &mut known).await;
+        let before = BTreeSet::from(["http://127.0.0.1:8099".to_owned()]);
+        assert_eq!((&known.urls, known.failing), (&before, false));
+        for _ in 0..2 {
+            resolve("no host name", 8099, &mut known).await;
+            assert_eq!((&known.urls, known.failing), (&before, true));
+        }
+        resolve("127.0.0.2", 8099, &mut known).await;
+        assert_eq!((known.urls.len(), known.failing), (1, false));
     }
 }

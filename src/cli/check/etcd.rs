@@ -153,6 +153,8 @@ fn layout(stored: &Marker, config: &Config, part: &str, report: &mut Report) {
 /// An error, and what to do about it.
 fn advice(error: &StoreError) -> String {
     match error {
+        // Some errors say already which setting to look at.
+        StoreError::Unavailable(why) | StoreError::Refused(why) if why.contains("--etcd-") => error.to_string(),
         StoreError::Unavailable(_) => format!("{error}; start it, or correct --etcd-endpoints"),
         StoreError::Refused(_) => format!("{error}; look at --etcd-user, --etcd-password-file and the user's role"),
         StoreError::Compacted(_) => error.to_string(),
