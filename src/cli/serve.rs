@@ -151,6 +151,7 @@ async fn reload(config: &Config, auth: &Authenticator, store: &EtcdStore) {
         Err(reason) => error!(reason, "The old tokens and keys stay in force: {reason}"),
     }
     match store.reload().await {
+        Ok(()) if config.etcd.password_file.is_none() && config.etcd.ca.is_none() && config.etcd.cert.is_none() => {}
         Ok(()) => info!("The login and certificates for etcd were read again"),
         Err(reason) => error!(%reason, "The old login and certificates for etcd stay in force: {reason}"),
     }

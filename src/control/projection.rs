@@ -50,6 +50,7 @@ pub(super) struct Projection {
 impl Projection {
     pub(super) fn new(store: SharedStore, mirror: Arc<Mirror>, settings: Arc<Settings>, readiness: Readiness) -> Self {
         let digest = settings.tree.digest();
+        readiness.expect("layout", "who wrote Traefik's keys, with which settings, has not been seen yet");
         Self { store, mirror, settings, readiness, digest }
     }
 

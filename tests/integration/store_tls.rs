@@ -63,6 +63,13 @@ async fn a_client_certificate_is_shown_where_it_is_wanted() {
     std::fs::copy(&renewed.key, &tls.client.key).unwrap();
     store.reload().await.unwrap();
     store.commit(txn()).await.unwrap();
+    // The new one is really shown: a store that could not get in with the old one can.
+    let outside = EtcdStore::connect(with(&stranger.cert, &stranger.key)).await.unwrap();
+    assert!(outside.get("k").await.is_err());
+    std::fs::copy(&renewed.cert, &stranger.cert).unwrap();
+    std::fs::copy(&renewed.key, &stranger.key).unwrap();
+    outside.reload().await.unwrap();
+    outside.commit(txn()).await.unwrap();
 }
 
 #[tokio::test]
