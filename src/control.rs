@@ -190,9 +190,13 @@ type Frozen = BTreeSet<String>;
 
 /// A fresh random text of 16 hexadecimal digits, for an epoch or a nonce.
 fn random_id() -> String {
-    let mut bytes = [0; 8];
+    format!("{:016x}", u64::from_be_bytes(random()))
+}
+
+fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
     aws_lc_rs::rand::fill(&mut bytes).expect("the operating system gives random bytes");
-    format!("{:016x}", u64::from_be_bytes(bytes))
+    bytes
 }
 
 /// The head that a transaction of ours makes.

@@ -11,7 +11,7 @@ use tracing::{info, warn};
 
 use super::commit::{self, MARKER_OPS};
 use super::mirror::{Mirror, View};
-use super::{STORE_PATIENCE, Settings, next_head};
+use super::{STORE_PATIENCE, Settings, next_head, random};
 use crate::lifecycle::Readiness;
 use crate::route::RouteTable;
 use crate::route::record::Head;
@@ -135,7 +135,7 @@ impl Projection {
             let behind = self.lag();
             if behind.is_some() {
                 // Not all replicas at once.
-                let jitter = Duration::from_millis(u64::from(rand_byte()));
+                let jitter = Duration::from_millis(u64::from(random::<1>()[0]));
                 sleep(OTHERS_GRACE + jitter).await;
                 if self.lag() == behind {
                     return;
@@ -212,10 +212,4 @@ impl Projection {
 fn is_empty(view: &View) -> bool {
     let nothing = view.head_revision == 0 && view.tree.marker_revision == 0;
     view.records_loaded && view.tree_loaded && nothing
-}
-
-fn rand_byte() -> u8 {
-    let mut byte = [0];
-    aws_lc_rs::rand::fill(&mut byte).expect("the operating system gives random bytes");
-    byte[0]
 }

@@ -9,6 +9,7 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
+use super::name;
 use super::rule::{self, Space};
 
 /// How large buckets may get and how small.
@@ -58,6 +59,12 @@ impl Bucket {
     #[must_use]
     pub fn reach(&self) -> usize {
         2 * self.prefix.len() + usize::from(self.whole)
+    }
+
+    /// Its router's name.
+    #[must_use]
+    pub fn name(&self) -> String {
+        name::bucket(&self.prefix, self.whole)
     }
 
     /// Its router's priority: above the catch-all (1), below every route, and higher for the nearer of two buckets.

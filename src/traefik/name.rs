@@ -27,6 +27,12 @@ pub fn catch_all(place: &str) -> String {
     hashed("route", place, 'c')
 }
 
+/// The name of the route that a catch-all serves, from the catch-all's own.
+#[must_use]
+pub fn route_of(catch_all: &str) -> String {
+    format!("{}r", &catch_all[..catch_all.len() - 1])
+}
+
 /// The name of a bucket.
 #[must_use]
 pub fn bucket(prefix: &str, whole: bool) -> String {
@@ -90,6 +96,7 @@ mod tests {
         assert_eq!(kind(&bucket("", true)), Kind::Bucket);
         assert_eq!(kind("dashboard"), Kind::Other);
         assert_ne!(bucket("/a", true), bucket("/a", false));
+        assert_eq!(route_of(&catch_all("/jup")), route("/jup"));
     }
 
     proptest! {

@@ -129,7 +129,7 @@ impl<'a> Planner<'a> {
             }
         }
         for name in self.tree.routers.keys().filter(|n| name::kind(n) == Kind::CatchAll) {
-            let service = format!("{}r", &name[..name.len() - 1]);
+            let service = name::route_of(name);
             if gone(&service) {
                 // Its buckets fall to the next domain above in the same step.
                 self.work.lists.remove(&**name);
@@ -178,9 +178,8 @@ impl<'a> Planner<'a> {
     }
 
     fn put_bucket(&mut self, bucket: &Bucket) -> Vec<Edit> {
-        let name = name::bucket(&bucket.prefix, bucket.whole);
-        let parent = self.work.buckets.parent(bucket);
-        let parent = name::bucket(&parent.prefix, parent.whole);
+        let name = bucket.name();
+        let parent = self.work.buckets.parent(bucket).name();
         let rule = rule::bucket(self.space, &bucket.prefix, bucket.whole).unwrap_or_default();
         self.work.buckets.insert(bucket.clone());
         self.work.parents.insert(bucket.clone(), parent.clone());
@@ -206,11 +205,7 @@ impl<'a> Planner<'a> {
             edits.push(remove_router(&own));
         }
         if let Some((route, _)) = self.routes.get(&own) {
-            edits.append(&mut difference(
-                &format!("http/services/{own}/"),
-                self.tree.services.get(own.as_str()),
-                &service(route),
-            ));
+            edits.append(&mut self.put_service(&own, route));
         }
         edits
     }
@@ -218,15 +213,14 @@ impl<'a> Planner<'a> {
     fn nest_buckets(&mut self) {
         let mut moved = Vec::new();
         for bucket in self.work.buckets.iter() {
-            let parent = self.work.buckets.parent(bucket);
-            let parent = name::bucket(&parent.prefix, parent.whole);
+            let parent = self.work.buckets.parent(bucket).name();
             if self.work.parents.get(bucket) != Some(&parent) {
                 moved.push((bucket.clone(), parent));
             }
         }
         moved.sort_by_key(|(bucket, _)| (bucket.reach(), bucket.prefix.clone()));
         for (bucket, parent) in moved {
-            self.units.push(vec![put_router(&name::bucket(&bucket.prefix, bucket.whole), "parentRefs", &parent)]);
+            self.units.push(vec![put_router(&bucket.name(), "parentRefs", &parent)]);
             self.work.parents.insert(bucket, parent);
         }
     }
@@ -234,10 +228,8 @@ impl<'a> Planner<'a> {
     fn retarget(&mut self) {
         let mut units = Vec::new();
         for (name, (route, place)) in &self.routes {
-            if let Some(present) = self.tree.services.get(name.as_str()) {
-                units.push(difference(&format!("http/services/{name}/"), Some(present), &service(route)));
-            } else if self.tree.routers.contains_key(name.as_str()) {
-                units.push(difference(&format!("http/services/{name}/"), None, &service(route)));
+            if self.tree.services.contains_key(name.as_str()) || self.tree.routers.contains_key(name.as_str()) {
+                units.push(self.put_service(name, route));
             }
             if let (Some(present), true) = (self.tree.routers.get(name.as_str()), self.work.routes.contains_key(name)) {
                 units.push(difference(
@@ -260,15 +252,11 @@ impl<'a> Planner<'a> {
         new.sort_by_key(|(_, _, place)| (place.len(), *place));
         for (name, route, place) in new {
             let bucket = self.bucket_for_new(route, place);
-            let parent = name::bucket(&bucket.prefix, bucket.whole);
+            let parent = bucket.name();
             let router = self.router(&name, place, &parent);
             let mut edits = difference(&format!("http/routers/{name}/"), self.tree.routers.get(name.as_str()), &router);
             if !self.tree.routers.contains_key(name.as_str()) {
-                edits.append(&mut difference(
-                    &format!("http/services/{name}/"),
-                    self.tree.services.get(name.as_str()),
-                    &service(route),
-                ));
+                edits.append(&mut self.put_service(&name, route));
             }
             self.work.routes.insert(name, bucket);
             self.unit(edits);
@@ -305,7 +293,7 @@ impl<'a> Planner<'a> {
         up.sort_by_key(|(place, ..)| (std::cmp::Reverse(place.len()), *place));
         down.sort_by_key(|(place, ..)| (place.len(), *place));
         for (_, name, wanted) in up.into_iter().chain(down) {
-            self.units.push(vec![put_router(&name, "parentRefs", &name::bucket(&wanted.prefix, wanted.whole))]);
+            self.units.push(vec![put_router(&name, "parentRefs", &wanted.name())]);
             self.work.routes.insert(name, wanted);
         }
     }
@@ -313,10 +301,9 @@ impl<'a> Planner<'a> {
     fn lift_buckets(&mut self) {
         let mut lifted = Vec::new();
         for bucket in self.work.buckets.iter().filter(|b| self.layout.buckets.contains(b)) {
-            let parent = self.layout.buckets.parent(bucket);
-            let parent = name::bucket(&parent.prefix, parent.whole);
+            let parent = self.layout.buckets.parent(bucket).name();
             if self.work.parents.get(bucket) != Some(&parent) {
-                lifted.push(vec![put_router(&name::bucket(&bucket.prefix, bucket.whole), "parentRefs", &parent)]);
+                lifted.push(vec![put_router(&bucket.name(), "parentRefs", &parent)]);
             }
         }
         lifted.sort_by(|a, b| a[0].key().cmp(b[0].key()));
@@ -329,14 +316,14 @@ impl<'a> Planner<'a> {
         going.sort_by_key(|b| (std::cmp::Reverse(b.reach()), b.prefix.clone()));
         for bucket in going {
             self.work.buckets.remove(&bucket);
-            let mut edits = vec![remove_router(&name::bucket(&bucket.prefix, bucket.whole))];
+            let mut edits = vec![remove_router(&bucket.name())];
             if bucket.whole && self.work.domains.remove(&bucket.prefix) {
                 // The domain ends: its route is a leaf again.
                 let (own, catch_all) = (name::route(&bucket.prefix), name::catch_all(&bucket.prefix));
                 self.work.lists.remove(&catch_all);
                 edits.push(remove_router(&catch_all));
                 let parent = self.layout.bucket_of(&bucket.prefix);
-                let router = self.router(&own, &bucket.prefix, &name::bucket(&parent.prefix, parent.whole));
+                let router = self.router(&own, &bucket.prefix, &parent.name());
                 edits.append(&mut difference(&format!("http/routers/{own}/"), None, &router));
             }
             edits.append(&mut reassign(&mut self.work));
@@ -345,6 +332,11 @@ impl<'a> Planner<'a> {
         for name in std::mem::take(&mut self.broken) {
             self.units.push(vec![remove_router(&name)]);
         }
+    }
+
+    /// What makes a route's service as it should be.
+    fn put_service(&self, name: &str, route: &Route) -> Vec<Edit> {
+        difference(&format!("http/services/{name}/"), self.tree.services.get(name), &service(route))
     }
 
     /// The fields of a route's router.
@@ -383,7 +375,7 @@ fn read_work(space: Space, tree: &Tree, routes: &BTreeMap<String, (&Arc<Route>, 
             Kind::Bucket => {
                 let read = field(fields, "rule").and_then(|rule| rule::bucket_prefix(space, rule));
                 match read.map(|(prefix, whole)| Bucket { prefix, whole }) {
-                    Some(bucket) if name::bucket(&bucket.prefix, bucket.whole) == **name => {
+                    Some(bucket) if bucket.name() == **name => {
                         work.parents.insert(bucket.clone(), field(fields, "parentRefs").unwrap_or_default().to_owned());
                         work.buckets.insert(bucket.clone());
                         names.insert(name.to_string(), bucket);
@@ -394,7 +386,7 @@ fn read_work(space: Space, tree: &Tree, routes: &BTreeMap<String, (&Arc<Route>, 
             Kind::CatchAll => {
                 let list = field(fields, "parentRefs").unwrap_or_default();
                 work.lists.insert(name.to_string(), list.split(',').map(str::to_owned).collect());
-                if let Some((_, place)) = routes.get(&format!("{}r", &name[..name.len() - 1])) {
+                if let Some((_, place)) = routes.get(&name::route_of(name)) {
                     work.domains.insert((*place).to_owned());
                 }
             }
@@ -429,7 +421,7 @@ fn reassign(work: &mut Work) -> Vec<Edit> {
             })
         };
         if let Some(catch_all) = own.or_else(nearest) {
-            lists.entry(catch_all.clone()).or_default().insert(name::bucket(&bucket.prefix, bucket.whole));
+            lists.entry(catch_all.clone()).or_default().insert(bucket.name());
         }
     }
     let mut edits = Vec::new();
