@@ -24,6 +24,8 @@ mod cli_traefik_config;
 mod control;
 mod store_auth;
 mod store_contract;
+mod store_embedded;
+mod store_embedded_crash;
 mod store_faults;
 mod store_follower;
 mod store_model;
