@@ -20,11 +20,12 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("route", &[]),
     ("clock", &[]),
     ("lifecycle", &[]),
+    ("socket", &[]),
     ("telemetry", &[]),
 ];
 
 /// Rooms that know nothing of ours, and that everybody but the pure ones may use.
-const COMMON_ROOMS: &[&str] = &["clock", "lifecycle", "telemetry"];
+const COMMON_ROOMS: &[&str] = &["clock", "lifecycle", "socket", "telemetry"];
 
 /// Rooms of plain values and functions: they get their time from outside and start nothing.
 const PURE_ROOMS: &[&str] = &["route"];
@@ -42,6 +43,7 @@ const CRATE_HOMES: &[(&str, &[&str])] = &[
     ("jsonwebtoken", &["api/auth"]),
     ("clap", &["cli"]),
     ("rcgen", &["cli/traefik_config"]),
+    ("tokio_rustls", &["api/listen"]),
     ("toml", &["config"]),
 ];
 

@@ -13,6 +13,8 @@ mod api_listen;
 mod api_log;
 mod api_pages;
 mod api_routes;
+mod api_tls;
+mod api_unix;
 mod cli_check;
 mod cli_default_target;
 mod cli_docs;
