@@ -4,11 +4,11 @@
 //! its body read. `docs/api.md` says what clients may rely on.
 
 pub mod auth;
+pub mod files;
 pub mod listen;
 pub mod pages;
 
 mod answer;
-mod files;
 mod guard;
 mod routes;
 

@@ -10,6 +10,8 @@ pub mod traefik;
 
 pub mod control;
 
+pub mod child;
+
 pub mod api;
 
 pub mod config;

@@ -10,10 +10,11 @@ use source::{Source, declared_modules, named_crates, named_rooms, without_commen
 
 /// A room (the first module under `src/`) and the rooms whose names may stand in it. Its own name always may.
 const ROOMS: &[(&str, &[&str])] = &[
-    ("main", &["cli"]),
-    ("cli", &["api", "config", "control", "route", "store", "traefik"]),
+    ("main", &["child", "cli"]),
+    ("cli", &["api", "child", "config", "control", "route", "store", "traefik"]),
     ("config", &["route"]),
     ("api", &["control", "route"]),
+    ("child", &["traefik"]),
     ("control", &["route", "store", "traefik"]),
     ("traefik", &["route"]),
     ("store", &[]),
@@ -42,8 +43,10 @@ const CRATE_HOMES: &[(&str, &[&str])] = &[
     ("reqwest", &["traefik/client", "api/pages", "api/auth", "cli/check"]),
     ("jsonwebtoken", &["api/auth"]),
     ("clap", &["cli"]),
-    ("rcgen", &["cli/traefik_config"]),
     ("tokio_rustls", &["api/listen"]),
+    ("rcgen", &["traefik/folder"]),
+    ("command_fds", &["child"]),
+    ("rustix", &["child", "forward", "socket", "store/embedded"]),
     ("toml", &["config"]),
 ];
 

@@ -129,7 +129,10 @@ async fn a_folder_that_can_not_be_used_is_refused_by_name() {
     for folder in [file.clone(), file.join("below")] {
         let error = try_open(&folder).await.expect_err("a file is no folder");
         let said = error.to_string();
-        assert!(said.starts_with(&format!("{} can't be used as the folder of the routes: ", folder.display())), "{said}");
+        assert!(
+            said.starts_with(&format!("{} can't be used as the folder of the routes: ", folder.display())),
+            "{said}"
+        );
     }
 }
 
