@@ -215,10 +215,16 @@ fn damage(file: &mut Vec<u8>) -> String {
     }
 }
 
+/// The file of a folder, and what stands in its lock.
+fn files(folder: &Path) -> (Vec<u8>, Vec<u8>) {
+    (fs::read(database(folder)).expect("a file"), fs::read(folder.join("lock")).expect("a file"))
+}
+
 /// Opens a file: either exactly this is in it, or it is refused by name.
-async fn is_right_or_refused(file: &[u8], expected: &Listing, what: &str) -> bool {
+async fn is_right_or_refused(file: &[u8], lock: &[u8], expected: &Listing, what: &str) -> bool {
     let folder = tempfile::tempdir().expect("a folder");
     fs::write(database(folder.path()), file).expect("a file");
+    fs::write(folder.path().join("lock"), lock).expect("a file");
     match try_open(folder.path()).await {
         Ok(store) => {
             let found = store.list("").await.expect("a listing");
@@ -242,16 +248,22 @@ async fn a_damaged_file_is_refused_or_right() {
     let (folder, store) = folder_at(300).await;
     let expected = store.list("").await.unwrap();
     assert_eq!(state_of(expected.clone()), state_at(300));
-    let killed = fs::read(database(folder.path())).unwrap();
+    let killed = files(folder.path());
     drop(store);
-    let closed = fs::read(database(folder.path())).unwrap();
+    let closed = files(folder.path());
     let mut opened = 0;
-    for (kind, good) in [("killed", &killed), ("closed", &closed)] {
-        assert!(is_right_or_refused(good, &expected, kind).await, "a good file opens");
+    for (kind, (good, lock)) in [("killed", &killed), ("closed", &closed)] {
+        assert!(is_right_or_refused(good, lock, &expected, kind).await, "a good file opens");
         for _ in 0..400 {
             let mut file = good.clone();
             let what = format!("{kind}, {}", damage(&mut file));
-            opened += usize::from(is_right_or_refused(&file, &expected, &what).await);
+            opened += usize::from(is_right_or_refused(&file, lock, &expected, &what).await);
+        }
+        // The flags of the file, one of which says which of its two last states is the newer one.
+        for bit in 0..8 {
+            let mut file = good.clone();
+            file[9] ^= 1 << bit;
+            is_right_or_refused(&file, lock, &expected, &format!("{kind}, flag {bit}")).await;
         }
     }
     assert!((1..800).contains(&opened), "{opened} of 800 files were opened");
