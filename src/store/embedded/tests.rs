@@ -77,7 +77,7 @@ async fn a_write_that_fails_at_any_point_changes_nothing_and_the_next_one_works(
         assert_eq!(revision, Commit::Done(before.revision + 1), "there is room again, after {calls} calls");
         let after = content(&store).await;
         let seen = watch.next().await.unwrap();
-        assert_eq!((seen.revision, seen.events.len()), (after.revision, 21), "nothing was seen of what failed");
+        assert_eq!((seen.revision, seen.events.len()), (after.revision, 20), "nothing was seen of what failed");
         drop(store);
         assert_eq!(content(&open(folder.path()).1).await, after, "after {calls} calls");
     }
@@ -115,7 +115,7 @@ async fn a_process_that_ends_after_a_failed_write_leaves_a_whole_state() {
             kept += 1;
         }
     }
-    assert!(lost > 10 && kept > 0, "{lost} were lost, {kept} were kept");
+    assert!(lost > 5 && kept > 0, "{lost} were lost, {kept} were kept");
 }
 
 #[tokio::test]
