@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test setup-test fmt-check clippy doc test-rust test-e2e lint deny fmt bench clean
+.PHONY: help setup demo test setup-test fmt-check clippy doc test-rust test-python test-e2e lint deny fmt bench clean
 
 PYTHON ?= python3
 PORT ?= 8000
@@ -19,7 +19,7 @@ setup: ## get everything that the demo, the tests and the benchmark need into .p
 demo: ## run JupyterHub on Pointsman on this machine, until Ctrl-C (PORT=8000)
 	@$(PYTHON) scripts/demo --port $(PORT)
 
-test: setup-test fmt-check clippy doc test-rust test-e2e ## run all checks and tests
+test: setup-test fmt-check clippy doc test-rust test-python test-e2e ## run all checks and tests
 	$(call heading,All checks and tests passed)
 
 setup-test:
@@ -46,6 +46,10 @@ test-rust: ## run the Rust tests: unit, property, API, real etcd and real Traefi
 	else \
 		set -x; $(CARGO) test --locked; \
 	fi
+
+test-python: ## run the tests of the Python package: the class for the hub, the wheel (ARGS="-k names")
+	$(call heading,Python package)
+	.pointsman/hub6/bin/python -m pytest tests/python $(ARGS)
 
 test-e2e: ## run the end-to-end tests with real JupyterHubs and a browser (ARGS="-k names")
 	$(call heading,End-to-end tests)

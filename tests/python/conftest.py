@@ -11,10 +11,29 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from devkit.places import hub_python  # noqa: E402
+from devkit.places import HOME, hub_python  # noqa: E402
 
 HUB_SIDE = Path(__file__).with_name("hub_side.py")
 STAND_IN = [sys.executable, "-S", str(Path(__file__).with_name("stand_in.py"))]
+
+
+# As on a server: the folder of the hub's own programs is not on it.
+BARE_PATH = {"PATH": os.defpath, "HOME": os.environ.get("HOME", "/")}
+
+
+def run(command, env=None, **options):
+    """What a command prints. If it fails, the test does, with all that it said."""
+    done = subprocess.run(
+        [str(word) for word in command],
+        env=env or BARE_PATH,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+    assert done.returncode == 0, f"{command} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
+    return done.stdout
 
 
 class HubSide:
@@ -33,7 +52,10 @@ class HubSide:
 
     def start(self, ours=None, parents=None, **more):
         """What happens at the start with these settings of `c.PointsmanProxy` and `c.ConfigurableHTTPProxy`."""
-        config = {"PointsmanProxy": {"command": STAND_IN, **(ours or {})}, "ConfigurableHTTPProxy": parents or {}}
+        config = {
+            "PointsmanProxy": {"command": STAND_IN, **(ours or {})},
+            "ConfigurableHTTPProxy": {"api_url": "http://127.0.0.1:1", **(parents or {})},
+        }
         self.process.stdin.write(json.dumps({"config": config, "record": str(self.record), **more}) + "\n")
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())
@@ -49,3 +71,37 @@ def hub_side(request, tmp_path_factory):
     side = HubSide(hub_python(request.param), tmp_path_factory.mktemp("hub"))
     yield side
     side.end()
+
+
+def maturin(folder, *words):
+    """Let maturin build something into an empty folder, and give the one file that is there then."""
+    program = HOME / "wheel" / "bin" / "maturin"
+    if not program.exists():
+        pytest.fail("maturin is not there. Get it with: scripts/dev-env wheel", pytrace=False)
+    environment = {**os.environ, "CARGO": str(Path(__file__).with_name("cargo"))}
+    run([program, *words, "--out", folder], env=environment, cwd=ROOT)
+    (built,) = folder.iterdir()
+    return built
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory):
+    """The wheel, with the program that the Rust tests have built."""
+    return maturin(tmp_path_factory.mktemp("wheel"), "build", "--locked", "--profile", "dev")
+
+
+@pytest.fixture(scope="session")
+def source_distribution(tmp_path_factory):
+    return maturin(tmp_path_factory.mktemp("sdist"), "sdist")
+
+
+@pytest.fixture(scope="session")
+def installed(wheel, tmp_path_factory):
+    """The folder of programs of a fresh environment with the newest JupyterHub, into which the wheel was installed.
+
+    pip has downloaded most of it for `scripts/dev-env` already, and keeps it in its own cache.
+    """
+    folder = tmp_path_factory.mktemp("environment") / "hub"
+    run([sys.executable, "-m", "venv", folder])
+    run([folder / "bin" / "python", "-m", "pip", "install", "--quiet", "jupyterhub", wheel], env=dict(os.environ))
+    return folder / "bin"

@@ -1,8 +1,9 @@
 """What the tests run in the Python of a hub: make the proxy as the hub would, start it, and tell what happened.
 
-Each line on stdin is a JSON object: the configuration, by section, and `public_url` and the like if they
-matter. Each line on stdout is the answer. The program that is started is `stand_in.py`, which writes down
-how it was called and ends, so the hub's own code for starting a proxy runs as it is.
+Each line on stdin is a JSON object: the configuration, by section, where to
+write the record, and PATH. Each line on stdout is the answer. The program that is started is `stand_in.py`, which writes down
+how it was called and ends, so the hub's own code for starting a proxy runs as it is. The addresses are ones
+that nobody listens on, so that the hub can't take a stranger for its proxy.
 """
 
 import asyncio
@@ -18,7 +19,9 @@ from traitlets.config import Config
 def main():
     import pointsman
 
-    needs_hub = "jupyterhub" in sys.modules or "traitlets.config.jupyterhub" in sys.modules
+    needs_hub = "jupyterhub" in sys.modules
+    # The hub cancels its wait for the ports when the program ends, which asyncio finds worth a traceback.
+    logging.getLogger("asyncio").disabled = True
     for line in sys.stdin:
         print(json.dumps({**answer(json.loads(line)), "package": pointsman.__file__, "needs_hub": needs_hub}), flush=True)
 
@@ -42,7 +45,7 @@ def answer(asked):
             config=Config(asked["config"]),
             app=app,
             hub=SimpleNamespace(url="http://127.0.0.1:8081/hub/"),
-            public_url=asked.get("public_url", "http://:8000"),
+            public_url="http://:2",
             log=log,
         )
         result.update(should_start=proxy.should_start, api_url=proxy.api_url, auth_token=proxy.auth_token)
