@@ -11,7 +11,7 @@ import sys
 
 from jupyterhub.proxy import ConfigurableHTTPProxy
 from jupyterhub.traitlets import Command
-from traitlets import Bool, Enum, List, Unicode
+from traitlets import Bool, Enum, Integer, List, Unicode
 
 from pointsman import find_program
 
@@ -53,8 +53,9 @@ class PointsmanProxy(ConfigurableHTTPProxy):
         help="""
         Folder in which Pointsman keeps its routes, so that they survive a restart of it (`--data-dir`).
 
-        It is made if it isn't there. A relative path is relative to the folder that the Hub was started in.
-        If this is empty, Pointsman chooses. Not used together with `etcd_endpoints`.
+        It is made if it isn't there. A relative path is relative to the folder that the Hub was started in,
+        and that is where `pointsman-data` is, which is used if this is empty. Not for use with
+        `etcd_endpoints`.
         """,
     ).tag(flag="--data-dir")
 
@@ -63,8 +64,8 @@ class PointsmanProxy(ConfigurableHTTPProxy):
         help="""
         The Traefik to run (`--traefik-binary`), 3.7.9 or newer.
 
-        If this is empty, it is the one that was installed together with Pointsman, or else the first
-        `traefik` on PATH. Not used together with `etcd_endpoints`.
+        If this is empty, it is the first `traefik` on PATH, or else the one that was installed together with
+        Pointsman. Not for use with `etcd_endpoints`.
         """,
     ).tag(flag="--traefik-binary")
 
@@ -77,6 +78,33 @@ class PointsmanProxy(ConfigurableHTTPProxy):
         """,
     ).tag(flag="--config")
 
+    redirect_port = Integer(
+        None,
+        allow_none=True,
+        config=True,
+        help="""
+        A second port, for plain http, that sends users to https (`--redirect-port`), such as 80.
+
+        It needs `JupyterHub.ssl_key` and `JupyterHub.ssl_cert`.
+        """,
+    ).tag(flag="--redirect-port")
+
+    metrics_port = Integer(
+        None,
+        allow_none=True,
+        config=True,
+        help="""
+        Port on which Prometheus finds `/metrics` (`--metrics-port`). Without it there are no metrics.
+        """,
+    ).tag(flag="--metrics-port")
+
+    metrics_ip = Unicode(
+        config=True,
+        help="""
+        Address of `/metrics` (`--metrics-ip`). If this is empty, all addresses of this machine.
+        """,
+    ).tag(flag="--metrics-ip")
+
     trusted_ips = List(
         Unicode(),
         config=True,
@@ -84,7 +112,8 @@ class PointsmanProxy(ConfigurableHTTPProxy):
         Balancers and proxies in front of us whose `X-Forwarded-...` headers count (`--trusted-ips`).
 
         A list of addresses and ranges, such as `["10.0.0.0/8", "fd00::/8"]`. From everybody else these
-        headers are thrown away, for a browser could write anything into them.
+        headers are then thrown away, for a browser could write anything into them. If this is empty, they
+        count from everybody, as with configurable-http-proxy; with `etcd_endpoints` from nobody.
         """,
     ).tag(flag="--trusted-ips")
 
@@ -111,7 +140,7 @@ class PointsmanProxy(ConfigurableHTTPProxy):
     access_log = Unicode(
         config=True,
         help="""
-        File to which Traefik writes a line for each request of a user (`--access-log`).
+        File to which Traefik writes a line for each request of a user, or `-` for its log (`--access-log`).
 
         A relative path is relative to the folder that the Hub was started in. If this is empty, nothing
         is written.
@@ -147,7 +176,7 @@ class PointsmanProxy(ConfigurableHTTPProxy):
         The API of each Traefik that reads from etcd (`--traefik-api`).
 
         A list of URLs such as `["http://10.0.0.5:8099"]`, or one name that resolves to all of them, as
-        `["dns://traefik:8099"]`. Only used together with `etcd_endpoints`.
+        `["dns://traefik:8099"]`. Only for use with `etcd_endpoints`.
         """,
     ).tag(flag="--traefik-api")
 
@@ -156,7 +185,7 @@ class PointsmanProxy(ConfigurableHTTPProxy):
         help="""
         Where these Traefiks reach Pointsman's error pages, such as `http://10.0.0.4:8002` (`--pages-url`).
 
-        Only used together with `etcd_endpoints`.
+        Only for use with `etcd_endpoints`.
         """,
     ).tag(flag="--pages-url")
 
@@ -172,7 +201,7 @@ class PointsmanProxy(ConfigurableHTTPProxy):
         Unicode(),
         config=True,
         help="""
-        Further arguments for Pointsman, such as `["--max-routes", "100000"]`.
+        Further arguments for Pointsman, such as `["--custom-header", "X-Served-By: us"]`.
 
         `pointsman --help` says what there is. They come after those of the settings above.
         """,
@@ -197,7 +226,7 @@ class PointsmanProxy(ConfigurableHTTPProxy):
         if isinstance(value, bool):
             return [flag] if value else []
         values = value if isinstance(value, list) else [value]
-        return [word for each in values if each for word in (flag, each)]
+        return [word for each in values if each not in (None, "") for word in (flag, str(each))]
 
     def _whole_command(self):
         """The command, with all that the Hub doesn't add itself."""

@@ -16,6 +16,9 @@ SETTINGS = {
     "data_dir": ("pointsman-data", ["--data-dir", "pointsman-data"]),
     "traefik_binary": ("/opt/traefik", ["--traefik-binary", "/opt/traefik"]),
     "config_file": ("/etc/pointsman.toml", ["--config", "/etc/pointsman.toml"]),
+    "redirect_port": (80, ["--redirect-port", "80"]),
+    "metrics_port": (9100, ["--metrics-port", "9100"]),
+    "metrics_ip": ("127.0.0.1", ["--metrics-ip", "127.0.0.1"]),
     "trusted_ips": (["10.0.0.0/8", "fd00::/8"], ["--trusted-ips", "10.0.0.0/8", "--trusted-ips", "fd00::/8"]),
     "proxy_protocol_ips": (["10.0.0.7"], ["--proxy-protocol-ips", "10.0.0.7"]),
     "middlewares": (["a@file", "b@file"], ["--middlewares", "a@file", "--middlewares", "b@file"]),
@@ -25,7 +28,7 @@ SETTINGS = {
     "traefik_api": (["dns://traefik:8099"], ["--traefik-api", "dns://traefik:8099"]),
     "pages_url": ("http://10.0.0.4:8002", ["--pages-url", "http://10.0.0.4:8002"]),
     "strict_versions": (True, ["--strict-versions"]),
-    "extra_args": (["--max-routes", "7"], ["--max-routes", "7"]),
+    "extra_args": (["--custom-header", "X: y"], ["--custom-header", "X: y"]),
 }  # fmt: skip
 
 
@@ -59,7 +62,7 @@ def test_a_setting_becomes_its_flag_before_those_of_the_hub(hub_side, name):
 
 
 def test_settings_that_are_empty_become_nothing(hub_side):
-    empty = {name: type(value)() for name, (value, _) in SETTINGS.items()}
+    empty = {name: None if type(value) is int else type(value)() for name, (value, _) in SETTINGS.items()}
     assert hub_side.start(empty)["words"] == HUBS_OWN
 
 
