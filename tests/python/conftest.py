@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "scripts"))
+E2E = ROOT / "tests" / "e2e"
+# After our own folder, for both have a conftest.
+sys.path += [str(ROOT / "scripts"), str(E2E)]
 
+from devkit.child import adopt_orphans, kill_descendants  # noqa: E402
 from devkit.places import HOME, hub_python  # noqa: E402
 
 HUB_SIDE = Path(__file__).with_name("hub_side.py")
@@ -34,6 +37,15 @@ def run(command, env=None, **options):
     )
     assert done.returncode == 0, f"{command} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
     return done.stdout
+
+
+def pytest_sessionstart():
+    # Whatever a hub leaves behind ends with us.
+    adopt_orphans()
+
+
+def pytest_sessionfinish():
+    kill_descendants()
 
 
 class HubSide:
