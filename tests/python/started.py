@@ -52,8 +52,7 @@ class StartedHub(Stack):
         found = []
         for entry in Path("/proc").iterdir():
             with contextlib.suppress(OSError):
-                words = (entry / "cmdline").read_bytes().split(b"\0") if entry.name.isdigit() else []
-                if words and words[0].decode(errors="replace") == str(self.programs / name):
+                if entry.name.isdigit() and os.readlink(entry / "exe") == str((self.programs / name).resolve()):
                     found.append(int(entry.name))
         return found
 
