@@ -1,9 +1,9 @@
 """What the tests run in the Python of a hub: make the proxy as the hub would, start it, and tell what happened.
 
-Each line on stdin is a JSON object: the configuration, by section, where to
-write the record, and PATH. Each line on stdout is the answer. The program that is started is `stand_in.py`, which writes down
-how it was called and ends, so the hub's own code for starting a proxy runs as it is. The addresses are ones
-that nobody listens on, so that the hub can't take a stranger for its proxy.
+Each line on stdin is a JSON object: the configuration, by section, where to write the record, and PATH.
+Each line on stdout is the answer. The program that is started is `stand_in.py`, which writes down how it
+was called and ends, so the hub's own code for starting a proxy runs as it is. The addresses are ones that
+nobody listens on, so that the hub can't take a stranger for its proxy.
 """
 
 import asyncio
@@ -23,7 +23,8 @@ def main():
     # The hub cancels its wait for the ports when the program ends, which asyncio finds worth a traceback.
     logging.getLogger("asyncio").disabled = True
     for line in sys.stdin:
-        print(json.dumps({**answer(json.loads(line)), "package": pointsman.__file__, "needs_hub": needs_hub}), flush=True)
+        told = {**answer(json.loads(line)), "package": pointsman.__file__, "needs_hub": needs_hub}
+        print(json.dumps(told), flush=True)
 
 
 def answer(asked):

@@ -74,5 +74,3 @@ def started(folder, programs, config):
         yield stack
     finally:
         stack.stop_all()
-
-

@@ -4,7 +4,7 @@ import json
 import re
 import subprocess
 
-from conftest import ROOT, BARE_PATH, hub_python
+from conftest import BARE_PATH, ROOT, hub_python
 
 PAGE = (ROOT / "docs/installation.md").read_text()
 UNIT = (ROOT / "examples/pointsman.service").read_text()
@@ -47,7 +47,8 @@ def test_every_setting_in_the_page_exists():
 
 def test_the_table_lists_the_settings_of_the_class():
     table = PAGE.partition("| `c.PointsmanProxy.` |")[2].partition("\n\n")[0]
-    listed = {word for row in table.splitlines() for word in re.findall(r"`(\w+)`", row.split("|")[1] if "|" in row else "")}
+    first_column = [row.split("|")[1] for row in table.splitlines() if row.startswith("| `")]
+    listed = {word for cell in first_column for word in re.findall(r"`(\w+)`", cell)}
     assert listed == {*in_a_hub([])[1], "command", "extra_args"}
 
 

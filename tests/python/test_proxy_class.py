@@ -46,7 +46,8 @@ def test_only_the_proxy_module_names_the_hub():
             if isinstance(node, (ast.Import, ast.ImportFrom))
             for name in ([alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module])
         ]
-        assert file.name == "proxy.py" or not [name for name in imported if name.startswith(("jupyterhub", "traitlets"))]
+        hubs = [name for name in imported if name.startswith(("jupyterhub", "traitlets"))]
+        assert file.name == "proxy.py" or not hubs, f"{file} imports {hubs}"
 
 
 def test_without_settings_only_the_hubs_own_arguments(hub_side):
@@ -138,7 +139,7 @@ def test_a_proxy_that_runs_elsewhere_is_not_started(hub_side):
 def test_settings_without_effect_are_named(hub_side):
     answer = hub_side.start({"should_start": False, "auth_token": "x", "data_dir": "d", "extra_args": ["--a"]})
     (line,) = answer["log"]
-    assert line.startswith("No effect, because should_start is False: PointsmanProxy.data_dir, PointsmanProxy.extra_args.")
+    assert "should_start is False: PointsmanProxy.data_dir, PointsmanProxy.extra_args." in line
 
 
 def test_a_proxy_that_runs_elsewhere_needs_a_token(hub_side):
