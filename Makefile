@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo wheel test setup-test fmt-check clippy doc test-rust test-python test-e2e lint deny fmt bench clean
+.PHONY: help setup demo demo-etcd wheel test setup-test fmt-check clippy doc test-rust test-python test-e2e lint deny fmt bench clean
 
 PYTHON ?= python3
 PORT ?= 8000
@@ -18,6 +18,9 @@ setup: ## get everything that the demo, the tests and the benchmark need into .p
 
 demo: ## run JupyterHub on Pointsman on this machine, until Ctrl-C (PORT=8000)
 	@$(PYTHON) scripts/demo --port $(PORT)
+
+demo-etcd: ## the same with the routes in etcd, and each part started for itself (PORT=8000)
+	@$(PYTHON) scripts/demo --etcd --port $(PORT)
 
 wheel: ## build the Python package for this machine into target/wheels/
 	@$(PYTHON) scripts/dev-env build wheel

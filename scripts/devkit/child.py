@@ -8,18 +8,14 @@ import subprocess
 import time
 from pathlib import Path
 
-PR_SET_PDEATHSIG = 1
+from .with_parent import die_with_parent
+
 PR_SET_CHILD_SUBREAPER = 36
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class PartFailed(Exception):
     """A part died, or did not come up in time. The message names it and shows the end of its log."""
-
-
-def die_with_parent(number=signal.SIGKILL):
-    """Ask Linux to send this process a signal as soon as the thread that started it is gone."""
-    _libc.prctl(PR_SET_PDEATHSIG, int(number), 0, 0, 0)
 
 
 def adopt_orphans():

@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 from devkit.child import Child, wait_until
+from devkit.parts import plain_environment, status_of
 from devkit.places import EXAMPLES, ROOT, hub_python, program
 from devkit.ports import free_port
-from devkit.stack import plain_environment, status_of
 
 TRAEFIK_VERSION = "3.7.15"
 
