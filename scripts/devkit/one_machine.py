@@ -4,7 +4,7 @@ import contextlib
 import os
 from pathlib import Path
 
-from .child import children_of
+from .child import children_of, wait_until
 from .parts import Parts
 from .places import EXAMPLES, program
 from .ports import free_port
@@ -29,6 +29,12 @@ class OneMachine(Parts):
             ("pointsman", self.pointsman(), self.api_url, log),
             ("traefik", self.traefik(), self.public_url, log),
         ]
+
+    def start_hub(self, wait_seconds=60):
+        """Start the hub and wait until it is reached, and until all that it starts is seen."""
+        hub = super().start_hub(wait_seconds)
+        wait_until("Pointsman and its Traefik are seen", self.traefik, 10, [hub])
+        return hub
 
     def hub_path(self, python):
         """A PATH with the Pointsman that was named, and with the Traefik that `scripts/dev-env` got."""
