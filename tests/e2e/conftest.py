@@ -1,9 +1,12 @@
 """Real etcd, real Traefik, real JupyterHub, and the Pointsman that was built last.
 
+What follows is for the tests with etcd; test_one_machine.py has a world of its own.
+
 One stack per version of JupyterHub serves all tests of that version. A test may stop, kill and
 restart parts. The next one first gets everything back up, and an empty table.
 """
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -90,6 +93,20 @@ def binary():
     return max(built, key=lambda path: path.stat().st_mtime)
 
 
+@contextlib.contextmanager
+def running(stack):
+    """Start all parts, with a token for us, and stop them at the end."""
+    token = secrets.token_hex(16)
+    stack.hub_environment |= {"E2E_TOKEN": token, "E2E_SERVICE_PORT": str(free_port())}
+    running_stacks.append(stack)
+    try:
+        stack.start_all()
+        yield Hub(stack, token)
+    finally:
+        stack.stop_all()
+        running_stacks.remove(stack)
+
+
 @pytest.fixture(scope="session", params=[6, 5], ids=["hub6", "hub5"])
 def world(request, binary):
     """A stack for the whole session. Hub 6 has two Traefiks in front of its users, hub 5 has one."""
@@ -100,18 +117,11 @@ def world(request, binary):
         hub_version=request.param,
         hub_config=HUB_CONFIG,
     )
-    token = secrets.token_hex(16)
-    stack.hub_environment = {"E2E_TOKEN": token, "E2E_SERVICE_PORT": str(free_port())}
     if request.param == 5:
         # As in the compose file, users' servers are reached by a name.
         stack.hub_environment["SERVER_IP"] = "localhost"
-    running_stacks.append(stack)
-    try:
-        stack.start_all()
-        yield Hub(stack, token)
-    finally:
-        stack.stop_all()
-        running_stacks.remove(stack)
+    with running(stack) as hub:
+        yield hub
 
 
 @pytest.fixture
