@@ -37,6 +37,16 @@ def children_of(pid):
     return found
 
 
+def child_that_runs(pid, name):
+    """The process number of a child of `pid` that was started as the program `name`, or None."""
+    for child in children_of(pid):
+        with contextlib.suppress(OSError):
+            words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
+            if os.path.basename(words[0]) == name.encode():
+                return child
+    return None
+
+
 def kill_descendants(deadline_seconds=10):
     """Kill every process below this one, also those that are only born meanwhile. Needs `adopt_orphans`."""
     deadline = time.monotonic() + deadline_seconds

@@ -2,9 +2,8 @@
 
 import contextlib
 import os
-from pathlib import Path
 
-from .child import children_of, wait_until
+from .child import child_that_runs, wait_until
 from .parts import Parts
 from .places import EXAMPLES, program
 from .ports import free_port
@@ -57,13 +56,3 @@ class OneMachine(Parts):
         """Stop the hub, which stops the rest."""
         if "hub" in self.children:
             self.children["hub"].stop(30)
-
-
-def child_that_runs(pid, name):
-    """The process number of a child of `pid` that was started as the program `name`, or None."""
-    for child in children_of(pid):
-        with contextlib.suppress(OSError):
-            words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
-            if os.path.basename(words[0]) == name.encode():
-                return child
-    return None
