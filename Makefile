@@ -2,12 +2,14 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo demo-etcd wheel test setup-test fmt-check clippy doc test-rust test-python test-e2e lint deny fmt bench clean
+.PHONY: help setup demo demo-etcd wheel test setup-test fmt-check clippy doc test-rust test-python test-e2e kill-loop lint deny fmt bench bench-start clean
 
 PYTHON ?= python3
 PORT ?= 8000
 CARGO := scripts/cargo
+ROUNDS ?= 200
 DEBUG_BINARY = $(abspath $(or $(CARGO_TARGET_DIR),target)/debug/pointsman)
+RELEASE_BINARY = $(abspath $(or $(CARGO_TARGET_DIR),target)/release/pointsman)
 heading = @printf '\n=== %s\n' '$(1)'
 
 help: ## say what there is
@@ -63,6 +65,11 @@ test-e2e: ## run the end-to-end tests with real JupyterHubs and a browser (ARGS=
 	$(CARGO) test --locked --no-run --quiet # the program as the Rust tests have it: a plain build would compile all again
 	POINTSMAN_TEST_BINARY=$(DEBUG_BINARY) .pointsman/hub6/bin/python -m pytest tests/e2e $(ARGS)
 
+kill-loop: ## kill Pointsman and Traefik in a loop under load, and look for losses (ROUNDS=200 SEED=1)
+	@$(PYTHON) scripts/dev-env build traefik
+	$(CARGO) build --locked --release
+	$(PYTHON) tests/e2e/kill_loop.py --binary $(RELEASE_BINARY) --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED))
+
 lint: fmt-check clippy doc ## check formatting, lints and documentation
 
 deny: ## check licences, duplicates and sources of all dependencies (needs cargo-deny)
@@ -76,6 +83,11 @@ bench: ## measure how long a route takes, beside CHP and beside jupyterhub-traef
 	@$(PYTHON) scripts/dev-env bench
 	$(CARGO) build --locked --release
 	$(PYTHON) benches/routed.py $(ARGS)
+
+bench-start: ## measure how long a start takes, on an empty folder and with 10,000 routes
+	@$(PYTHON) scripts/dev-env build traefik
+	$(CARGO) build --locked --release
+	$(PYTHON) benches/start.py --binary $(RELEASE_BINARY) $(ARGS)
 
 clean: ## remove what was built and what was downloaded
 	$(CARGO) clean

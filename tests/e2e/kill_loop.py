@@ -27,7 +27,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
-from devkit.child import Child, child_that_runs, wait_until  # noqa: E402
+from devkit.child import Child, PartFailed, child_that_runs, wait_until  # noqa: E402
 from devkit.guard import Stopped, run_guarded  # noqa: E402
 from devkit.parts import LOOPBACK, plain_environment  # noqa: E402
 from devkit.places import HOME  # noqa: E402
@@ -44,8 +44,9 @@ KINDS = ("pointsman", "traefik", "both")
 class Proxy:
     """A Pointsman without etcd that is started again when it was killed."""
 
-    def __init__(self, binary, folder):
+    def __init__(self, binary, folder, started):
         self.folder = Path(folder)
+        self.started = started
         self.token = "kill-loop"
         self.port, self.api_port = free_port(), free_port()
         self.data = self.folder / "data"
@@ -57,8 +58,9 @@ class Proxy:
         self.child = Child("pointsman", command, self.folder / "pointsman.log", env=environment, cwd=self.folder)
 
     def start(self):
-        self.child.start()
-        return time.monotonic()
+        began = time.monotonic()
+        self.started(self.child.start().pid)
+        return began
 
     def traefik(self):
         return child_that_runs(self.child.pid, "traefik")
@@ -169,10 +171,13 @@ class Loop:
             self.sweep()
 
 
-def run(binary, folder, rounds, seed, say):
-    """The whole loop. Gives the lines of the report; raises AssertionError for what got lost."""
+def run(binary, folder, rounds, seed, say, started=lambda pid: None):
+    """The whole loop. Gives the lines of the report; raises AssertionError for what got lost.
+
+    `started` is told of each Pointsman.
+    """
     backends = Backends()
-    proxy = Proxy(binary, folder)
+    proxy = Proxy(binary, folder, started)
     ledger = Ledger(backends)
     try:
         proxy.start()
@@ -196,7 +201,7 @@ def run(binary, folder, rounds, seed, say):
         assert proxy.child.stop(10), "it had to be killed at the end"
         proxy.wait_until_ports_are_free()
         return report(loop, seed)
-    except AssertionError as why:
+    except (AssertionError, PartFailed) as why:
         raise AssertionError(f"{why} (seed {seed})\n{proxy.child.tail()}") from why
     finally:
         proxy.child.stop(10)

@@ -238,18 +238,21 @@ def test_internal_ssl(ssl_hub):
     status, body = hub.get(f"/user/{name}/api/status", headers=headers)
     assert (status, "kernels" in json.loads(body)) == (200, True), body
 
-    # The server itself speaks only to those with a certificate of the hub's authority, and so does the API.
+    # The API and the server itself speak only to those who show a certificate of the hub's authorities.
     certificates = hub.stack.place("certificates")
     hub_s = tuple(str(certificates / "hub-internal" / f"hub-internal.{kind}") for kind in ("crt", "key"))
+    options = {
+        "headers": {"Authorization": f"token {hub.stack.token}"},
+        "verify": str(certificates / "hub-ca_trust.crt"),
+        "timeout": 10,
+    }
     api = f"https://127.0.0.1:{hub.stack.api_port}/api/routes"
-    authority = str(certificates / "proxy-api-ca_trust.crt")
-    token = {"Authorization": f"token {hub.stack.token}"}
-    table = requests.get(api, headers=token, verify=authority, cert=hub_s, timeout=10).json()
-    server = table[f"/user/{name}"]["target"]
+    server = requests.get(api, cert=hub_s, **options).json()[f"/user/{name}"]["target"]
     assert server.startswith("https://")
     for url in (api, f"{server}/user/{name}/api"):
-        with pytest.raises(requests.exceptions.ConnectionError):
-            requests.get(url, headers=token, verify=False, timeout=10)
+        assert requests.get(url, cert=hub_s, **options).status_code == 200
+        with pytest.raises(requests.exceptions.ConnectionError, match="CERTIFICATE_REQUIRED|reset|aborted|handshake"):
+            requests.get(url, **options)
 
     hub.stop(name)
     status, _ = hub.get(f"/user/{name}/api/status", headers=headers)
