@@ -19,6 +19,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
+from browser import Browser  # noqa: E402
 from devkit.child import adopt_orphans, kill_descendants  # noqa: E402
 from devkit.places import HOME, program  # noqa: E402
 from devkit.ports import free_port  # noqa: E402
@@ -153,3 +154,13 @@ def artifacts():
 @pytest.fixture(scope="session")
 def driver_path():
     return program("chromedriver")
+
+
+@pytest.fixture
+def browser(driver_path, artifacts, request):
+    """A browser whose pictures are in a folder of the test's name."""
+    folder = artifacts / request.node.name
+    folder.mkdir(exist_ok=True)
+    browser = Browser(driver_path, folder)
+    yield browser
+    browser.close()

@@ -14,6 +14,7 @@ from conftest import FOLDER, HUB_CONFIG, ROOT, running
 from devkit.child import wait_until
 from devkit.one_machine import OneMachine
 from devkit.ports import is_free
+from test_browser import work_in_jupyterlab
 from test_names import check_every_name_in_every_spelling
 
 # The hub itself gives its proxy 10 s. The programs under test are not even optimized.
@@ -216,6 +217,11 @@ def test_a_proxy_that_outlives_its_hub_serves_on_and_makes_way_for_the_next(hub,
     hub.wait_for("eve")
     hub.stop("eve")
     hub.assert_gone("eve")
+
+
+@pytest.mark.parametrize("world", [6], ids=["hub6"], indirect=True)
+def test_a_person_works_in_jupyterlab_in_a_browser(hub, browser):
+    work_in_jupyterlab(hub, browser)
 
 
 @pytest.fixture(params=[6, 5], ids=["hub6", "hub5"])
