@@ -151,8 +151,13 @@ impl Versions {
 }
 
 impl State {
-    fn below<'a, 'p>(&'a self, prefix: &'p str) -> impl Iterator<Item = (&'a String, &'a (Vec<u8>, Revision))> + use<'a, 'p> {
-        self.keys.range::<str, _>((Bound::Included(prefix), Bound::Unbounded)).take_while(move |(key, _)| key.starts_with(prefix))
+    fn below<'a, 'p>(
+        &'a self,
+        prefix: &'p str,
+    ) -> impl Iterator<Item = (&'a String, &'a (Vec<u8>, Revision))> + use<'a, 'p> {
+        self.keys
+            .range::<str, _>((Bound::Included(prefix), Bound::Unbounded))
+            .take_while(move |(key, _)| key.starts_with(prefix))
     }
 
     fn holds(&self, guard: &Guard) -> bool {

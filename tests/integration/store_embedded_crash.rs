@@ -191,7 +191,7 @@ async fn what_was_acknowledged_outlives_a_killed_writer() {
 fn damage(file: &mut Vec<u8>) -> String {
     let at = usize::try_from(random() % file.len() as u64).expect("small");
     // Half of the time near the beginning, where the file says what it is.
-    let at = if random() % 2 == 0 { at } else { at % 8192 };
+    let at = if random().is_multiple_of(2) { at } else { at % 8192 };
     match random() % 5 {
         0 => {
             let len = at / 4096 * 4096;

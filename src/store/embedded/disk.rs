@@ -116,7 +116,10 @@ impl Disk {
         let database = match new {
             Ok(new) => new,
             Err(fault) => {
-                warn!("{} is larger than it needs to be, and can't be written anew: {fault}", self.folder.database().display());
+                warn!(
+                    "{} is larger than it needs to be, and can't be written anew: {fault}",
+                    self.folder.database().display()
+                );
                 read(&self.folder)?.0
             }
         };

@@ -1,8 +1,8 @@
 //! A disk that fails when a test says so, and that remembers what it was asked, so that its power can be cut.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use redb::StorageBackend;
 use redb::backends::FileBackend;

@@ -73,7 +73,8 @@ impl Folder {
                 Ok(()) => break,
                 Err(TryLockError::Error(error)) => return Err(refuse("its file lock can't be locked", error)),
                 Err(TryLockError::WouldBlock) if Instant::now() >= give_up => {
-                    let pid = fs::read_to_string(&path).ok().and_then(|text| text.split_whitespace().next()?.parse().ok());
+                    let pid =
+                        fs::read_to_string(&path).ok().and_then(|text| text.split_whitespace().next()?.parse().ok());
                     return Err(OpenError::Held { folder: self.path.clone(), pid });
                 }
                 Err(TryLockError::WouldBlock) => sleep(RETRY_PAUSE),
