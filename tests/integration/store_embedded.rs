@@ -204,25 +204,22 @@ async fn a_file_of_holes_is_written_anew_at_the_next_start() {
     assert_eq!((again.revision, &*again.entries[0].value), (next, &b"goes on"[..]));
 }
 
-/// As many operations as Traefik's tree of 10,000 routes needs, all in one transaction, and everything away again.
+/// Anything quadratic in a transaction's size would take minutes here, on any machine.
+const LINEAR: Duration = Duration::from_secs(30);
+
+/// As many operations as there may be, all in one transaction, and everything away again.
 #[tokio::test]
 async fn the_largest_transaction_takes_no_longer_than_its_size_asks() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path()).await;
-    let key = |n: usize| format!("traefik/http/routers/{:05}/rule{n}", n / 4);
-    let puts = |count: usize| (0..count).map(|n| put(&key(n), &"x".repeat(300))).collect::<Vec<_>>();
+    let puts = (0..100_000).map(|n| put(&format!("traefik/http/routers/{:05}/rule{n}", n / 4), &"x".repeat(300)));
     let begun = Instant::now();
-    commit(&store, puts(10_000)).await;
-    let small = begun.elapsed();
-    let begun = Instant::now();
-    commit(&store, puts(100_000)).await;
-    let large = begun.elapsed();
-    // Ten times the size: a hundred times the time would be quadratic.
-    assert!(large < small * 40, "{small:?} for 10,000 operations, {large:?} for 100,000");
+    commit(&store, puts.collect()).await;
+    assert!(begun.elapsed() < LINEAR, "{:?} for 100,000 puts", begun.elapsed());
     let begun = Instant::now();
     let prefixes = (0..25_000).map(|n| Op::DeletePrefix { prefix: format!("traefik/http/routers/{n:05}/") });
     commit(&store, prefixes.collect()).await;
-    assert!(begun.elapsed() < small * 40, "{small:?} for 10,000 puts, {:?} to delete all", begun.elapsed());
+    assert!(begun.elapsed() < LINEAR, "{:?} to delete all", begun.elapsed());
     assert_eq!(store.list("").await.unwrap().entries.len(), 0);
 }
 

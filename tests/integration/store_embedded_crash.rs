@@ -314,6 +314,8 @@ async fn a_full_disk_refuses_commits_and_harms_nothing() {
     let mut writer = Writer::start("a_full_disk_refuses_commits_and_harms_nothing", folder.path(), &limited);
     let written: usize = writer.hears("full").expect("a disk that gets full").parse().expect("a number");
     assert!(written > 3, "full after {written}");
+    let held = try_open(folder.path()).await.expect_err("the writer has the folder");
+    assert!(matches!(held, OpenError::Held { pid, .. } if pid == Some(writer.child.id())), "{held}");
     lift_limit(writer.child.id());
     writer.child.stdin.take().expect("a pipe").write_all(b"go on\n").expect("somebody who listens");
     writer.hears("done").expect("a writer that goes on");
