@@ -143,6 +143,19 @@ async fn a_folder_that_can_not_be_used_is_refused_by_name() {
 }
 
 #[tokio::test]
+async fn who_only_reads_begins_no_store() {
+    let parent = tempfile::tempdir().unwrap();
+    let folder = parent.path().join("mistyped");
+    let mut settings = EmbeddedSettings::new(&folder);
+    settings.must_exist = true;
+    let error = EmbeddedStore::open(settings.clone()).await.expect_err("there is nothing").to_string();
+    assert!(error.ends_with("can't be used as the folder of the routes: there is no routes.redb in it"), "{error}");
+    assert!(!folder.exists());
+    commit(&open(&folder).await, vec![put("a", "1")]).await;
+    assert_eq!(EmbeddedStore::open(settings).await.unwrap().list("").await.unwrap().entries.len(), 1);
+}
+
+#[tokio::test]
 async fn a_successor_that_was_never_finished_is_no_harm() {
     let folder = tempfile::tempdir().unwrap();
     let unfinished = folder.path().join("routes.redb.new");
