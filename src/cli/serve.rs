@@ -9,6 +9,7 @@ use tracing::{error, info, warn};
 use super::{Exit, complain, floors, wiring};
 use crate::api::auth::Authenticator;
 use crate::api::listen::{Limits, Listener};
+use crate::api::pages::PagesSettings;
 use crate::api::{self, ApiState, pages};
 use crate::clock::SystemClock;
 use crate::config::Config;
@@ -92,7 +93,8 @@ async fn serve(config: &Config) -> Result<(), Failed> {
     let state = ApiState::new(control, auth.clone(), readiness.clone(), wiring::api_settings(config));
     lifecycle.spawn_front("api", api.serve("api", api::router(state), lifecycle.draining()));
     if let Some(pages) = pages {
-        let router = pages::router(config.routing.error_target.as_ref()).map_err(Failed::configuration)?;
+        let settings = PagesSettings { error_target: config.routing.error_target.clone(), ..PagesSettings::default() };
+        let router = pages::router(&settings).map_err(Failed::configuration)?;
         lifecycle.spawn_front("pages", pages.serve("pages", router, lifecycle.draining()));
     }
 

@@ -31,4 +31,5 @@ mod store_follower;
 mod store_model;
 mod store_tls;
 mod system;
+mod system_pages;
 mod tree;

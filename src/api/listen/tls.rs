@@ -18,7 +18,7 @@ use tokio_rustls::server::TlsStream;
 use tracing::{debug, info, warn};
 
 use super::super::files::Stamp;
-use files::Pair;
+pub(in crate::api) use files::Pair;
 
 /// How long a client may take from its connection to the end of the handshake.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
