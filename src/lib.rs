@@ -12,6 +12,8 @@ pub mod control;
 
 pub mod api;
 
+pub mod forward;
+
 pub mod config;
 
 pub mod cli;

@@ -11,12 +11,13 @@ use source::{Source, declared_modules, named_crates, named_rooms, without_commen
 /// A room (the first module under `src/`) and the rooms whose names may stand in it. Its own name always may.
 const ROOMS: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
-    ("cli", &["api", "config", "control", "route", "store", "traefik"]),
+    ("cli", &["api", "config", "control", "forward", "route", "store", "traefik"]),
     ("config", &["route"]),
     ("api", &["control", "route"]),
     ("control", &["route", "store", "traefik"]),
     ("traefik", &["route"]),
     ("store", &[]),
+    ("forward", &[]),
     ("route", &[]),
     ("clock", &[]),
     ("lifecycle", &[]),
@@ -42,6 +43,9 @@ const CRATE_HOMES: &[(&str, &[&str])] = &[
     ("jsonwebtoken", &["api/auth"]),
     ("clap", &["cli"]),
     ("rcgen", &["cli/traefik_config"]),
+    ("rustix", &["forward", "api/metrics"]),
+    ("socket2", &["forward"]),
+    ("prometheus_client", &["api/metrics"]),
     ("tokio_rustls", &["api/listen"]),
     ("toml", &["config"]),
 ];

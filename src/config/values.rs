@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use url::{Host, Url};
 
 use super::{EntryPoint, TraefikApi};
-use crate::route::Target;
+use crate::route::{Target, TargetError};
 
 pub(super) fn port(text: &str) -> Result<u16, String> {
     text.parse().ok().filter(|port| *port != 0).ok_or_else(|| format!("{text} is not a port (1-65535)"))
@@ -116,7 +116,8 @@ pub(super) fn web_url(text: &str, example: &str) -> Result<Url, String> {
 }
 
 pub(super) fn target(text: &str) -> Result<Target, String> {
-    Target::parse(text).map_err(|e| e.to_string())
+    let target = Target::parse(text).map_err(|e| e.to_string())?;
+    if target.unix_path().is_some() { Err(TargetError::UnixSocket.to_string()) } else { Ok(target) }
 }
 
 /// The beginning of keys in etcd, without slashes around it.

@@ -24,6 +24,7 @@ mod cli_refusals;
 mod cli_serve;
 mod cli_traefik_config;
 mod control;
+mod forward;
 mod store_auth;
 mod store_contract;
 mod store_faults;
