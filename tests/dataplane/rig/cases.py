@@ -1,0 +1,43 @@
+"""The list of cases, and the flags under which they run."""
+
+from dataclasses import dataclass, field
+from typing import Callable
+
+CASES = []
+GROUPS = {}
+
+
+@dataclass
+class Group:
+    """Cases that need the same flags. `flags(rig)` gives them; `rig` has certificates, ports and folders."""
+
+    name: str
+    flags: Callable
+    environment: dict = field(default_factory=dict)
+    tls: bool = False
+    title: str = ""
+
+
+@dataclass
+class Case:
+    """One case. `function(world)` gives what was observed: a flat dict from field to a plain value."""
+
+    name: str
+    group: str
+    function: Callable
+    slow: bool = False
+    seconds: int = 60
+
+
+def group(name, *flags, flags_of=None, tls=False, environment=None):
+    """Declare a group, and get its decorator for cases."""
+    GROUPS[name] = Group(name, flags_of or (lambda rig: list(flags)), environment or {}, tls, " ".join(flags))
+
+    def case(title, slow=False, seconds=60):
+        def keep(function):
+            CASES.append(Case(title, name, function, slow, seconds))
+            return function
+
+        return keep
+
+    return case
