@@ -3,6 +3,8 @@
 A difference that is not listed fails, and so does a listed one that does not occur.
 """
 
+from concurrent.futures import ThreadPoolExecutor
+
 import cases  # noqa: F401 (fills the list)
 import pytest
 from compare import compared, differing, expected, show
@@ -31,7 +33,9 @@ def observe(case, world):
 
 @pytest.mark.parametrize("case,pair", parameters(), indirect=["pair"])
 def test_same_requests(case, pair):
-    seen = {name: observe(case, pair.world(name)) for name in CONTENDERS}
+    worlds = [pair.world(name) for name in CONTENDERS]
+    with ThreadPoolExecutor(len(worlds) if case.at_once else 1) as pool:
+        seen = dict(zip(CONTENDERS, pool.map(lambda world: observe(case, world), worlds)))
     found = differing(seen["chp"], seen["pointsman"])
     problems = compared(case, found, expected(case))
     assert not problems, "\n" + "\n".join(problems)

@@ -23,12 +23,12 @@ def idle_time(world, limits):
     return seen
 
 
-@keep_alive("an idle connection")
+@keep_alive("an idle connection", at_once=True)
 def one_second(world):
     return idle_time(world, (0.5, 3))
 
 
-@plain("an idle connection")
+@plain("an idle connection", at_once=True)
 def five_seconds(world):
     return idle_time(world, (3, 7.5))
 

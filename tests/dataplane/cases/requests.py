@@ -201,7 +201,7 @@ def large_heads(world):
     return seen
 
 
-@plain("unusual requests")
+@plain("unusual requests", at_once=True)
 def unusual(world):
     world.root()
     texts = {
@@ -216,7 +216,7 @@ def unusual(world):
         "no HTTP": b"hello\r\n\r\n",
         "HTTP/3.0": b"GET /x HTTP/3.0\r\nHost: hub.example\r\n\r\n",
     }
-    return {title: world.raw(data).outcome for title, data in texts.items()}
+    return {title: world.raw(data, client=world.client(seconds=2)).outcome for title, data in texts.items()}
 
 
 @plain("many requests on one connection")

@@ -1,6 +1,7 @@
 """What a client gets of a server's answer."""
 
 import gzip
+import select
 import threading
 
 from rig.backend import CLOSED, raw, static
@@ -51,7 +52,7 @@ def headers(world):
     return seen
 
 
-@plain("bare answers")
+@plain("bare answers", at_once=True)
 def bare(world):
     backend = world.root()
     kinds = {
@@ -69,7 +70,8 @@ def bare(world):
     seen = {}
     for title, data in kinds.items():
         backend.handler = raw(data)
-        answer = world.ask("/x")
+        # A proxy that doesn't tell its client that an answer was cut is silent for ever.
+        answer = world.ask("/x", client=world.client(seconds=2))
         seen[title] = answer.outcome
         seen[f"{title}: body"] = [answer.text, answer.ending]
         if answer.trailers or answer.interim:
@@ -140,17 +142,52 @@ def protocol_rewritten(world):
     return redirected(world)
 
 
-@plain("an answer before the body has come")
+@plain("an answer before the body has come", at_once=True)
 def early_answer(world):
+    ended = threading.Event()
+
     def refuse(exchange):
+        exchange.answer(413, b"too large", reason="Too Large")
+        ended.wait(2)
+        return CLOSED
+
+    def refuse_and_close(exchange):
         exchange.answer(413, b"too large", [("Connection", "close")], reason="Too Large")
         return CLOSED
 
-    world.root(refuse)
-    client = world.client()
+    backend = world.root()
+    seen = {}
+    for title, handler in {"a server that stays": refuse, "a server that closes": refuse_and_close}.items():
+        backend.handler = handler
+        client = world.client(seconds=2)
+        client.send(head_of("POST /x HTTP/1.1", [("Host", "hub.example"), ("Content-Length", "100000000")]) + b"x" * 1000)
+        answer = client.answer()
+        seen[title] = answer.outcome
+        seen[f"{title}: body"] = answer.text
+    ended.set()
+
+    def refuse_and_read_on(exchange):
+        exchange.answer(413, b"too large", [("Connection", "close")], reason="Too Large")
+        exchange.read_body(keep=0)
+        return CLOSED
+
+    backend.handler = refuse_and_read_on
+    seen["a client that goes on sending"] = answer_while_sending(world)
+    return seen
+
+
+def answer_while_sending(world):
+    """The status that a client gets that sends its body until it is answered, as browsers do."""
+    client = world.client(seconds=3)
     client.send(head_of("POST /x HTTP/1.1", [("Host", "hub.example"), ("Content-Length", "100000000")]))
-    answer = client.answer()
-    return {"status": answer.outcome, "body": answer.text}
+    try:
+        for _ in range(1500):
+            client.send(bytes(1 << 16))
+            if select.select([client.socket], [], [], 0)[0]:
+                break
+    except OSError:
+        pass  # closed by the other side, which may have answered before
+    return client.answer().outcome
 
 
 @plain("a client that goes away")

@@ -213,17 +213,17 @@ def silent(world, seconds):
     return {"status": answer.outcome, "body": answer.text}
 
 
-@plain("a server that thinks for three seconds")
+@plain("a server that thinks for three seconds", at_once=True)
 def quick_silence(world):
     return silent(world, 3)
 
 
-@plain("a server that thinks for two minutes", slow=True, seconds=150)
+@plain("a server that thinks for two minutes", slow=True, seconds=150, at_once=True)
 def slow_silence(world):
     return silent(world, 120)
 
 
-@plain("an upload that trickles for 75 seconds", slow=True, seconds=110)
+@plain("an upload that trickles for 75 seconds", slow=True, seconds=110, at_once=True)
 def trickle(world):
     backend = world.root()
     client = world.client()

@@ -64,13 +64,13 @@ def idle(world, seconds):
     return {"status": answer.status, "after the silence": said(client)}
 
 
-@plain("a websocket idle for six seconds")
+@plain("a websocket idle for six seconds", at_once=True)
 def quick_idle(world):
     """Longer than the 5 s after which an idle connection of HTTP is closed."""
     return idle(world, 6)
 
 
-@plain("a websocket idle for ten minutes", slow=True, seconds=660)
+@plain("a websocket idle for ten minutes", slow=True, seconds=660, at_once=True)
 def slow_idle(world):
     return idle(world, 600)
 

@@ -11,6 +11,7 @@ from devkit.ports import free_port
 from .wire import LOOPBACK, PATIENCE_SECONDS, accept_of, frame, head_of, parse_headers, read_frame, values_of
 
 TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
+TLS_HELLO = 0x16
 
 
 @dataclass
@@ -131,6 +132,8 @@ class Connection:
             if not part:
                 raise EOFError
             self.pending += part
+            if self.pending[0] == TLS_HELLO:
+                raise EOFError  # as a server does that speaks no TLS
         found, _, self.pending = self.pending.partition(b"\n")
         return found.rstrip(b"\r").decode("latin-1")
 

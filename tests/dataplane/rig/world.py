@@ -1,5 +1,8 @@
 """What a case works with: one proxy, servers behind it, and the ways to ask."""
 
+import re
+import socket
+
 from .backend import Backend
 from .wire import Answer, Client, head_of, read_frame, upgrade_head, eventually
 
@@ -101,6 +104,7 @@ class World:
         """A text without what differs from run to run: the ports."""
         if text is None:
             return None
+        text = re.sub(rf"\b{re.escape(socket.gethostname())}\b", "THIS-HOST", text)
         for port, name in [(self.proxy.port, "PUBLIC"), (self.error_backend.port, "ERRORS")]:
             text = text.replace(str(port), name)
         for backend in self.backends:
