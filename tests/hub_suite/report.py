@@ -6,6 +6,9 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 BASELINE = HERE / "baseline.json"
 ACCEPTED = HERE / "accepted.json"
+PAGE = HERE.parents[1] / "docs/compatibility.md"
+BEGIN = "<!-- hub suite: written by tests/hub_suite/run --write -->"
+END = "<!-- end of hub suite -->"
 WORDS = ("passed", "failed", "skipped")
 
 
@@ -45,8 +48,7 @@ def counts(outcomes, name):
 def markdown(run, baseline, verdict):
     """The report as Markdown."""
     lines = [
-        f"JupyterHub {run['jupyterhub']}, {run['proxy']}, beside {baseline['proxy']}. "
-        "Passed, failed and skipped tests of each file:",
+        f"JupyterHub {run['jupyterhub']}, {run['proxy']}, {run['date']}, beside {baseline['proxy']}.",
         "",
         f"| Variant | File | {baseline['proxy']} | {run['proxy']} |",
         "|---|---|---|---|",
@@ -71,3 +73,12 @@ def markdown(run, baseline, verdict):
 
 def said(numbers):
     return ", ".join(f"{number} {word}" for number, word in zip(numbers, WORDS) if number) or "not run"
+
+
+def write_page(section):
+    """Put the report into docs/compatibility.md."""
+    before, found, rest = PAGE.read_text().partition(BEGIN)
+    _, also, after = rest.partition(END)
+    if not found or not also:
+        raise SystemExit(f"{PAGE} lacks the lines between which the report belongs.")
+    PAGE.write_text(f"{before}{BEGIN}\n\n{section}\n{END}{after}")

@@ -157,6 +157,9 @@ def addresses(world):
     for number, (title, host) in enumerate(targets.items()):
         world.route(f"/t{number}", f"http://{host}:{backend.port}")
         seen[title] = world.who(f"/t{number}")
+    quoted = str(world.proxy.folder / "server.sock").replace("/", "%2F")
+    seen["a Unix socket: answer of the API"] = world.proxy.call("POST", "/socket", {"target": f"http+unix://{quoted}"})
+    world.proxy.call("DELETE", "/socket")
     return seen
 
 

@@ -27,6 +27,7 @@ errors_tls = group(
     "client-ssl with error-target",
     flags_of=lambda rig: [*client_pair(rig), "--error-target", f"{rig.error_backend_tls.target}/hub/error"],
 )
+protocol = group("ssl-protocol", flags_of=lambda rig: [*pair(rig), "--ssl-protocol", "TLSv1_2"], tls=True)
 redirect = group("redirect-port", flags_of=lambda rig: [*pair(rig), "--redirect-port", rig.extra_port], tls=True)
 redirect_to = group(
     "redirect-to",
@@ -93,6 +94,17 @@ def handshake(world):
     plain = world.raw(head_of("GET /x HTTP/1.1", [("Host", "hub.example")]))
     seen["plain HTTP"] = plain.outcome
     world.tls = certificates.of_client()
+    return seen
+
+
+@protocol("the handshake")
+def one_protocol(world):
+    world.root()
+    seen = {}
+    for title, version in {"TLS 1.2": ssl.TLSVersion.TLSv1_2, "TLS 1.3": ssl.TLSVersion.TLSv1_3}.items():
+        world.tls = world.certificates.of_client(version=version)
+        seen[title] = failed(lambda: world.who("/x"))
+    world.tls = world.certificates.of_client()
     return seen
 
 
