@@ -16,6 +16,17 @@ def read_baseline():
     return json.loads(BASELINE.read_text())
 
 
+def keep_baseline(run):
+    """Put what was run into the baseline, in place of what it had of the same files."""
+    kept = read_baseline()["variants"] if BASELINE.exists() else {}
+    for variant, outcomes in run["variants"].items():
+        files = {test.split("::")[0] for test in outcomes}
+        others = {test: entry for test, entry in kept.get(variant, {}).items() if test.split("::")[0] not in files}
+        kept[variant] = {**others, **outcomes}
+    whole = {**run, "variants": kept}
+    BASELINE.write_text(json.dumps(whole, indent=1, sort_keys=True) + "\n")
+
+
 def judge(run, baseline, accepted=None):
     """Which tests came out worse than in the baseline: accepted ones (with the reason) and unexpected ones.
 
