@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """The list of differences as the tables of docs/compatibility.md.
 
-    tests/dataplane/table.py            print them
-    tests/dataplane/table.py --write    put them into the page
+tests/dataplane/table.py            print them
+tests/dataplane/table.py --write    put them into the page
 """
 
 import sys

@@ -37,5 +37,11 @@ def test_what_is_listed_in_vain_is_one():
 
 
 def test_values_are_shown_as_short_texts():
-    assert [show(value) for value in (True, None, b"x", [1, None], "")] == ["yes", "(nothing)", "x", "1, (nothing)", "(empty)"]
+    assert [show(value) for value in (True, None, b"x", [1, None], "")] == [
+        "yes",
+        "(nothing)",
+        "x",
+        "1, (nothing)",
+        "(empty)",
+    ]
     assert len(show("x" * 500)) < 200

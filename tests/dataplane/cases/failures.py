@@ -194,7 +194,12 @@ def page_answers(world):
     for title, handler in handlers.items():
         world.error_backend.handler = handler
         answer = world.ask("/dead/x", headers=[("Accept-Encoding", "gzip")])
-        seen[title] = [answer.outcome, answer.header("content-type"), answer.header("content-encoding"), answer.header("location")]
+        seen[title] = [
+            answer.outcome,
+            answer.header("content-type"),
+            answer.header("content-encoding"),
+            answer.header("location"),
+        ]
         seen[f"{title}: body"] = answer.body[:40]
     return seen
 
@@ -285,7 +290,7 @@ def silences(world):
     for title, handler in {"before the answer": late, "within the answer": pausing}.items():
         backend.handler = handler
         began = time.monotonic()
-        answer = world.ask("/x")
+        answer = world.ask("/x", client=world.client(seconds=4))
         seen[title] = [answer.outcome, answer.ending]
         seen[f"{title}: within 2.8 s"] = time.monotonic() - began < 2.8
     stop.set()
@@ -306,9 +311,19 @@ def health(world):
     world.root()
     world.route("/_chp_healthz", world.server("a route of that name"))
     seen = {}
-    for path in ("/_chp_healthz", "/_chp_healthz?x=1", "/_chp_healthz/", "/_chp_healthz/x", "/_chp_healthzz", "/%5Fchp_healthz"):
+    for path in (
+        "/_chp_healthz",
+        "/_chp_healthz?x=1",
+        "/_chp_healthz/",
+        "/_chp_healthz/x",
+        "/_chp_healthzz",
+        "/%5Fchp_healthz",
+    ):
         answer = world.ask(path)
-        seen[path] = [answer.outcome, json.dumps(json.loads(answer.text)) if answer.text.startswith("{") else answer.text]
+        seen[path] = [
+            answer.outcome,
+            json.dumps(json.loads(answer.text)) if answer.text.startswith("{") else answer.text,
+        ]
     seen["type"] = world.ask("/_chp_healthz").header("content-type")
     for method in ("HEAD", "POST", "OPTIONS"):
         seen[method] = world.ask("/_chp_healthz", method=method).outcome

@@ -1,6 +1,5 @@
 """Flags of configurable-http-proxy that are about the process rather than about one request."""
 
-
 from rig.cases import group
 
 hosts = group("host routing", "--host-routing")
@@ -75,10 +74,15 @@ def metrics_page(world):
         answer = world.ask(path, client=client)
         seen[path] = answer.outcome
         if path == "/metrics":
-            names = ["requests_web", "requests_ws", "requests_proxy", "requests_api", "api_route_get", "api_route_add", "api_route_delete"]
+            names = [
+                "requests_web",
+                "requests_ws",
+                "requests_proxy",
+                "requests_api",
+                "api_route_get",
+                "api_route_add",
+                "api_route_delete",
+            ]
             for name in names:
                 seen[name] = f"# TYPE {name} " in answer.text
     return seen
-
-
-

@@ -55,7 +55,9 @@ def framing(world):
         "HTTP/1.0": head_of("POST /x HTTP/1.0", [host, ("Content-Length", "3")]) + b"abc",
         "HTTP/1.0 without Host": head_of("GET /x HTTP/1.0", []),
         "HTTP/1.1 without Host": head_of("GET /x HTTP/1.1", []),
-        "length and chunked": head_of("POST /x HTTP/1.1", [host, ("Content-Length", "3"), ("Transfer-Encoding", "chunked")])
+        "length and chunked": head_of(
+            "POST /x HTTP/1.1", [host, ("Content-Length", "3"), ("Transfer-Encoding", "chunked")]
+        )
         + chunks,
         "two lengths": head_of("POST /x HTTP/1.1", [host, ("Content-Length", "3"), ("Content-Length", "4")]) + b"abcd",
     }
@@ -73,7 +75,9 @@ def framing(world):
 def expect_continue(world):
     backend = world.root()
     client = world.client()
-    client.send(head_of("PUT /x HTTP/1.1", [("Host", "hub.example"), ("Content-Length", "5"), ("Expect", "100-continue")]))
+    client.send(
+        head_of("PUT /x HTTP/1.1", [("Host", "hub.example"), ("Content-Length", "5"), ("Expect", "100-continue")])
+    )
     try:
         interim = client.line()
         client.line()
@@ -102,7 +106,9 @@ def headers(world):
         seen[name] = "the same" if got == value else got
     known = {name.lower() for name, _ in sent} | {"host", *FORWARDED}
     extra = sorted({name.lower() for name, _ in backend.last.headers} - known)
-    seen["added by the proxy"] = [f"{name}: {world.tidy(backend.last.header(name))}" for name in extra if name != "x-real-ip"]
+    seen["added by the proxy"] = [
+        f"{name}: {world.tidy(backend.last.header(name))}" for name in extra if name != "x-real-ip"
+    ]
     return seen
 
 
@@ -121,7 +127,14 @@ def added(world):
 @plain("repeated headers")
 def repeated(world):
     backend = world.root()
-    sent = [("Cookie", "a=1"), ("Cookie", "b=2"), ("X-Twice", "1"), ("X-Twice", "2"), ("Accept", "a/b"), ("Accept", "c/d")]
+    sent = [
+        ("Cookie", "a=1"),
+        ("Cookie", "b=2"),
+        ("X-Twice", "1"),
+        ("X-Twice", "2"),
+        ("Accept", "a/b"),
+        ("Accept", "c/d"),
+    ]
     sent += [("User-Agent", "one"), ("User-Agent", "two"), ("Content-Type", "a/b"), ("Content-Type", "c/d")]
     world.ask("/x", headers=sent)
     return {name: backend.last.header(name) for name in dict(sent)}
@@ -131,7 +144,11 @@ def repeated(world):
 def hop_by_hop(world):
     backend = world.root()
     sent = [("Connection", "keep-alive, X-Named"), ("Keep-Alive", "timeout=5"), ("X-Named", "1"), ("TE", "trailers")]
-    sent += [("Proxy-Authorization", "Basic eDp5"), ("Proxy-Connection", "keep-alive"), ("Upgrade-Insecure-Requests", "1")]
+    sent += [
+        ("Proxy-Authorization", "Basic eDp5"),
+        ("Proxy-Connection", "keep-alive"),
+        ("Upgrade-Insecure-Requests", "1"),
+    ]
     world.ask("/x", headers=sent)
     return {name: backend.last.header(name) for name in dict(sent) if name != "Connection"}
 
@@ -140,7 +157,15 @@ def hop_by_hop(world):
 def host(world):
     backend = world.root()
     seen = {}
-    for name in ("hub.example", "hub.example:8443", "HUB.example", "127.0.0.1", "[::1]:80", "hub.example.", "xn--bcher-kva.example"):
+    for name in (
+        "hub.example",
+        "hub.example:8443",
+        "HUB.example",
+        "127.0.0.1",
+        "[::1]:80",
+        "hub.example.",
+        "xn--bcher-kva.example",
+    ):
         backend.reset()
         answer = world.ask("/x", host=name)
         seen[name] = backend.last.header("host") if backend.requests else answer.outcome
@@ -252,7 +277,10 @@ def custom_headers(world):
 def origin(world):
     backend = world.root()
     world.ask("/x", host="hub.example")
-    seen = {"host": world.tidy(backend.last.header("host")), "x-forwarded-host": backend.last.header("x-forwarded-host")}
+    seen = {
+        "host": world.tidy(backend.last.header("host")),
+        "x-forwarded-host": backend.last.header("x-forwarded-host"),
+    }
     world.websocket("/x")
     seen["host of a websocket"] = world.tidy(backend.last.header("host"))
     return seen

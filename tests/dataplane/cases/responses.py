@@ -12,7 +12,30 @@ plain = group("plain")
 auto_rewrite = group("auto-rewrite", "--auto-rewrite")
 protocol_rewrite = group("protocol-rewrite", "--protocol-rewrite", "https")
 
-STATUSES = [200, 201, 202, 204, 206, 207, 226, 300, 301, 302, 303, 304, 307, 308, 400, 401, 403, 404, 405, 409, 410, 412]
+STATUSES = [
+    200,
+    201,
+    202,
+    204,
+    206,
+    207,
+    226,
+    300,
+    301,
+    302,
+    303,
+    304,
+    307,
+    308,
+    400,
+    401,
+    403,
+    404,
+    405,
+    409,
+    410,
+    412,
+]
 STATUSES += [413, 416, 418, 422, 429, 451, 499, 500, 501, 502, 503, 504, 507, 511, 599]
 
 
@@ -21,7 +44,9 @@ def statuses(world):
     backend = world.root()
     seen = {}
     for status in STATUSES:
-        backend.handler = static(status, b"" if status in (204, 304) else b"the server's own body", reason="Said By Server")
+        backend.handler = static(
+            status, b"" if status in (204, 304) else b"the server's own body", reason="Said By Server"
+        )
         answer = world.ask("/x")
         seen[str(status)] = answer.outcome
         seen[f"{status}: body"] = answer.text
@@ -75,7 +100,10 @@ def bare(world):
         seen[title] = answer.outcome
         seen[f"{title}: body"] = [answer.text, answer.ending]
         if answer.trailers or answer.interim:
-            seen[f"{title}: beside"] = [*map(str, answer.interim), *(f"{name}: {value}" for name, value in answer.trailers)]
+            seen[f"{title}: beside"] = [
+                *map(str, answer.interim),
+                *(f"{name}: {value}" for name, value in answer.trailers),
+            ]
     return seen
 
 
@@ -109,7 +137,9 @@ def compression(world):
         seen[f"{title}: encoding"] = answer.header("content-encoding")
         seen[f"{title}: ending"] = answer.ending
     backend.handler = static(200, b"hello " * 100, [("Content-Type", "text/plain")])
-    seen["nothing is compressed by the proxy"] = world.ask("/x", headers=[("Accept-Encoding", "gzip")]).body == b"hello " * 100
+    seen["nothing is compressed by the proxy"] = (
+        world.ask("/x", headers=[("Accept-Encoding", "gzip")]).body == b"hello " * 100
+    )
     return seen
 
 
@@ -160,7 +190,9 @@ def early_answer(world):
     for title, handler in {"a server that stays": refuse, "a server that closes": refuse_and_close}.items():
         backend.handler = handler
         client = world.client(seconds=2)
-        client.send(head_of("POST /x HTTP/1.1", [("Host", "hub.example"), ("Content-Length", "100000000")]) + b"x" * 1000)
+        client.send(
+            head_of("POST /x HTTP/1.1", [("Host", "hub.example"), ("Content-Length", "100000000")]) + b"x" * 1000
+        )
         answer = client.answer()
         seen[title] = answer.outcome
         seen[f"{title}: body"] = answer.text

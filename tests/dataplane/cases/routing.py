@@ -35,7 +35,13 @@ def segment_boundary(world):
 
 
 NAMES = {
-    "/user/x%40y.org": ["/user/x@y.org", "/user/x%40y.org", "/user/x%40y.org/lab", "/user/x@y.orgz", "/user/x%2540y.org"],
+    "/user/x%40y.org": [
+        "/user/x@y.org",
+        "/user/x%40y.org",
+        "/user/x%40y.org/lab",
+        "/user/x@y.orgz",
+        "/user/x%2540y.org",
+    ],
     "/user/a%20b": ["/user/a%20b", "/user/a%20b/", "/user/a+b", "/user/a", "/user/a%20bc"],
     "/user/c%2Bd": ["/user/c+d", "/user/c%2Bd", "/user/c%2bd/x", "/user/c%20d"],
     "/user/%C3%BCser": ["/user/%C3%BCser", "/user/%c3%bcser/lab", "/user/u%CC%88ser"],
@@ -72,7 +78,15 @@ def encoded_slash(world):
 @plain("dots in a path")
 def dots(world):
     nested(world, "/", "/user/a", "/user/b")
-    paths = ["/user/a/./x", "/user/a/x/../y", "/user/a/../b", "/user/a/%2e%2e/b", "/user/./b", "/../user/a", "/user/a/.."]
+    paths = [
+        "/user/a/./x",
+        "/user/a/x/../y",
+        "/user/a/../b",
+        "/user/a/%2e%2e/b",
+        "/user/./b",
+        "/../user/a",
+        "/user/a/..",
+    ]
     return asked(world, [*paths, "/user/a/...", "/user/a/..x", "/user/a/.%2e/b/x"])
 
 
@@ -166,8 +180,34 @@ def addresses(world):
 @plain("paths reach the server as they are")
 def verbatim(world):
     backend = world.root()
-    paths = ["/a%2Fb", "/a//b", "//a/b", "/a/%40/@", "/%7Ex/~x", "/a%20b", "/%C3%BC", "/%c3%bc", "/a;b;c", "/x:y", "/a,b"]
-    paths += ["/a'b", "/(a)", "/a*b", "/a!b", "/$a&b=c", "/a|b", "/a^b", "/a`b", "/a{b}", "/a[b]", '/a"b', "/a<b>", "/a\\b"]
+    paths = [
+        "/a%2Fb",
+        "/a//b",
+        "//a/b",
+        "/a/%40/@",
+        "/%7Ex/~x",
+        "/a%20b",
+        "/%C3%BC",
+        "/%c3%bc",
+        "/a;b;c",
+        "/x:y",
+        "/a,b",
+    ]
+    paths += [
+        "/a'b",
+        "/(a)",
+        "/a*b",
+        "/a!b",
+        "/$a&b=c",
+        "/a|b",
+        "/a^b",
+        "/a`b",
+        "/a{b}",
+        "/a[b]",
+        '/a"b',
+        "/a<b>",
+        "/a\\b",
+    ]
     paths += ["/a/./b", "/a/../b", "/a/%2e%2e/b", "/%61", "/a%2fb%2Fc", "/" + "x" * 4000]
     return {path[:40]: reached(world, backend, path) for path in paths}
 
@@ -175,8 +215,18 @@ def verbatim(world):
 @plain("queries reach the server as they are")
 def queries(world):
     backend = world.root()
-    queries = ["?", "?a=1&b=2", "?a=1;b=2", "?a=%3B", "?a+b=c%20d", "?a=b?c=d", "?/x//y/../z", "?a[]=1&a[]=2", "?q=%C3%BC"]
-    queries += ["?%zz", "?a=%2F/", "?&&", "?=", "?a={b}|c", "?'", "?a=\"b\"", "?u=http://x/y", "?" + "q" * 6000]
+    queries = [
+        "?",
+        "?a=1&b=2",
+        "?a=1;b=2",
+        "?a=%3B",
+        "?a+b=c%20d",
+        "?a=b?c=d",
+        "?/x//y/../z",
+        "?a[]=1&a[]=2",
+        "?q=%C3%BC",
+    ]
+    queries += ["?%zz", "?a=%2F/", "?&&", "?=", "?a={b}|c", "?'", '?a="b"', "?u=http://x/y", "?" + "q" * 6000]
     return {query[:40]: reached(world, backend, "/x" + query) for query in queries}
 
 
@@ -191,7 +241,14 @@ def reached(world, backend, path):
 
 @hosts("hosts")
 def host_routing(world):
-    for path in ("/", "/one.example/", "/one.example/user/a", "/two.example/user/a", "/two.example/user/a/b", "/under_score.example/"):
+    for path in (
+        "/",
+        "/one.example/",
+        "/one.example/user/a",
+        "/two.example/user/a",
+        "/two.example/user/a/b",
+        "/under_score.example/",
+    ):
         world.route(path, world.server(f"at {path}"))
     asked_for = [
         ("one.example", "/"), ("one.example", "/user/a"), ("one.example", "/user/ab"), ("one.example:8000", "/user/a/x"),

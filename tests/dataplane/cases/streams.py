@@ -23,7 +23,9 @@ def events(world):
 
     def stream(exchange):
         exchange.read_body()
-        exchange.send(head_of("HTTP/1.1 200 OK", [("Content-Type", "text/event-stream"), ("Transfer-Encoding", "chunked")]))
+        exchange.send(
+            head_of("HTTP/1.1 200 OK", [("Content-Type", "text/event-stream"), ("Transfer-Encoding", "chunked")])
+        )
         for number in range(3):
             text = f"data: {number}\n\n".encode()
             exchange.send(f"{len(text):x}\r\n".encode() + text + b"\r\n")
@@ -69,9 +71,7 @@ def first_byte(world):
     seen["download"] = client.exactly(1)
     go_on.set()
     seen["its end"] = client.exactly(1)
-    for title, headers, first, second in (
-        ("upload", [("Content-Length", "2")], b"a", b"b"),
-    ):
+    for title, headers, first, second in (("upload", [("Content-Length", "2")], b"a", b"b"),):
         client.send(head_of("PUT /x HTTP/1.1", [("Host", "hub.example"), *headers]) + first)
         seen[f"{title} arrives before its end"] = arrived.wait(5)
         client.send(second)

@@ -7,7 +7,20 @@ import time
 
 from rig.backend import CLOSED, echo_websocket, raw, static
 from rig.cases import group
-from rig.wire import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, accept_of, eventually, frame, head_of, read_frame, upgrade_head
+from rig.wire import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    PING,
+    PONG,
+    TEXT,
+    accept_of,
+    eventually,
+    frame,
+    head_of,
+    read_frame,
+    upgrade_head,
+)
 
 plain = group("plain")
 
@@ -47,7 +60,10 @@ def large(world):
     world.root(echo_websocket)
     client, answer = world.websocket("/x", seconds=30)
     seen = {"status": answer.status}
-    for title, kind, payload in (("binary", BINARY, bytes(range(256)) * (1 << 16)), ("text", TEXT, b"text" * (1 << 22))):
+    for title, kind, payload in (
+        ("binary", BINARY, bytes(range(256)) * (1 << 16)),
+        ("text", TEXT, b"text" * (1 << 22)),
+    ):
         sender = threading.Thread(target=client.send, args=(frame(kind, payload, masked=True),))
         sender.start()
         got, back, final = read_frame(client)
@@ -86,13 +102,21 @@ def handshake(world):
 
     backend.handler = accept
     sent = [("Origin", "http://hub.example"), ("Cookie", "a=1; b=2"), ("Authorization", "token x"), ("X-Mine", "1")]
-    sent += [("Sec-WebSocket-Protocol", "v1.kernel, v2.kernel"), ("Sec-WebSocket-Extensions", "permessage-deflate; client_max_window_bits")]
+    sent += [
+        ("Sec-WebSocket-Protocol", "v1.kernel, v2.kernel"),
+        ("Sec-WebSocket-Extensions", "permessage-deflate; client_max_window_bits"),
+    ]
     client = world.client()
     head, key = upgrade_head("/x%2Fy?a=%40;b", "hub.example:8443", sent)
     client.send(head)
     answer = client.read_head()
     got = backend.last
-    seen = {"status": answer.status, "reason": answer.reason, "path": got.target, "key": got.header("sec-websocket-key") == key}
+    seen = {
+        "status": answer.status,
+        "reason": answer.reason,
+        "path": got.target,
+        "key": got.header("sec-websocket-key") == key,
+    }
     seen["accepted"] = answer.header("sec-websocket-accept") == accept_of(key)
     for name in ("Host", "Connection", "Upgrade", "Sec-WebSocket-Version", *dict(sent)):
         seen[name] = got.header(name)
@@ -115,7 +139,10 @@ def early_bytes(world):
 
     def at_once(exchange):
         key = exchange.request.header("sec-websocket-key")
-        head = head_of("HTTP/1.1 101 Switching Protocols", [("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Accept", accept_of(key))])
+        head = head_of(
+            "HTTP/1.1 101 Switching Protocols",
+            [("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Accept", accept_of(key))],
+        )
         exchange.send(head + frame(TEXT, b"first"))
         kind, payload, final = exchange.read_frame()
         exchange.send_frame(kind, payload, final)
@@ -147,8 +174,18 @@ def ways(world):
     backend.handler = static(200, b"plain")
     host = ("Host", "hub.example")
     texts = {
-        "h2c": head_of("GET /x HTTP/1.1", [host, ("Connection", "Upgrade, HTTP2-Settings"), ("Upgrade", "h2c"), ("HTTP2-Settings", "AAMAAABkAAQAAP__")]),
-        "POST": head_of("POST /x HTTP/1.1", [host, ("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Content-Length", "0")]),
+        "h2c": head_of(
+            "GET /x HTTP/1.1",
+            [
+                host,
+                ("Connection", "Upgrade, HTTP2-Settings"),
+                ("Upgrade", "h2c"),
+                ("HTTP2-Settings", "AAMAAABkAAQAAP__"),
+            ],
+        ),
+        "POST": head_of(
+            "POST /x HTTP/1.1", [host, ("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Content-Length", "0")]
+        ),
         "Upgrade without Connection": head_of("GET /x HTTP/1.1", [host, ("Upgrade", "websocket")]),
     }
     for title, data in texts.items():

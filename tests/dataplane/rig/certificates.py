@@ -29,7 +29,11 @@ class Certificates:
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"data plane {name}")])
         now = datetime.datetime.now(datetime.timezone.utc)
-        names = [x509.DNSName("localhost"), x509.DNSName("hub.example"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+        names = [
+            x509.DNSName("localhost"),
+            x509.DNSName("hub.example"),
+            x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
+        ]
         builder = (
             x509.CertificateBuilder()
             .subject_name(subject)

@@ -54,7 +54,11 @@ class Contender:
         flags = ["--ip", LOOPBACK, "--port", str(self.port), "--api-ip", LOOPBACK, "--api-port", str(self.api_port)]
         env = {**plain_environment(), "CONFIGPROXY_AUTH_TOKEN": TOKEN, **self.environment}
         self.child = Child(
-            self.name, [*self.command(), *flags, "--log-level", "info", *self.flags], self.folder / "log", env, self.folder
+            self.name,
+            [*self.command(), *flags, "--log-level", "info", *self.flags],
+            self.folder / "log",
+            env,
+            self.folder,
         ).start()
         try:
             wait_until(f"{self.name} listens", accepts(self.api_port), 30, [self.child])
@@ -124,5 +128,3 @@ class Pointsman(Contender):
 
 
 CONTENDERS = {kind.name: kind for kind in (Chp, Pointsman)}
-
-

@@ -4,7 +4,7 @@ import re
 import socket
 
 from .backend import Backend
-from .wire import Answer, Client, head_of, read_frame, upgrade_head, eventually
+from .wire import Answer, Client, head_of, upgrade_head
 
 
 class World:
@@ -110,6 +110,3 @@ class World:
         for backend in self.backends:
             text = text.replace(str(backend.port), backend.name.upper())
         return text
-
-
-
