@@ -150,8 +150,11 @@ def with_error_target(world, path, method="GET", **named):
 
 
 PAGE = [
-    ("Content-Type", "text/html; charset=UTF-8"), ("X-Own", "1"), ("Set-Cookie", "a=1"), ("Cache-Control", "no-store"),
-]  # fmt: skip
+    ("Content-Type", "text/html; charset=UTF-8"),
+    ("X-Own", "1"),
+    ("Set-Cookie", "a=1"),
+    ("Cache-Control", "no-store"),
+]
 
 
 @error_target("pages of the error target")
@@ -162,8 +165,11 @@ def pages(world):
     world.error_backend.handler = static(200, b"<h1>the hub's page</h1>", PAGE)
     seen, secrets = {}, set()
     for title, path in {
-        "no route": "/nothing", "a query": "/nothing/x?y=1&z=%40;a", "dead": "/dead/x%2Fy?z=1", "characters": "/n/%C3%BC%20'\"<b>",
-    }.items():  # fmt: skip
+        "no route": "/nothing",
+        "a query": "/nothing/x?y=1&z=%40;a",
+        "dead": "/dead/x%2Fy?z=1",
+        "characters": "/n/%C3%BC%20'\"<b>",
+    }.items():
         answer, asked = with_error_target(world, path, headers=[("Cookie", "secret=1"), ("Authorization", "token x")])
         seen[title] = [answer.outcome, answer.text]
         seen[f"{title}: asked"] = asked
@@ -186,11 +192,15 @@ def page_answers(world):
     world.route("/dead", dead)
     seen = {}
     handlers = {
-        "200": static(200, b"page", PAGE), "404 with a page": static(404, b"page", PAGE), "500 with a page": static(500, b"page", PAGE),
-        "empty": static(200, b"", PAGE), "a redirect": static(302, b"moved", [("Location", "/login")]),
+        "200": static(200, b"page", PAGE),
+        "404 with a page": static(404, b"page", PAGE),
+        "500 with a page": static(500, b"page", PAGE),
+        "empty": static(200, b"", PAGE),
+        "a redirect": static(302, b"moved", [("Location", "/login")]),
         "an encoding": static(200, b"\x1f\x8b", [("Content-Encoding", "gzip"), ("Content-Type", "text/html")]),
-        "no type": static(200, b"page"), "closes": raw(b""),
-    }  # fmt: skip
+        "no type": static(200, b"page"),
+        "closes": raw(b""),
+    }
     for title, handler in handlers.items():
         world.error_backend.handler = handler
         answer = world.ask("/dead/x", headers=[("Accept-Encoding", "gzip")])
@@ -216,9 +226,12 @@ def target_down(world):
     finally:
         world.error_backend.start()
     return {
-        "dead": answer.outcome, "no route": missing.outcome, "body": answer.text[:60], "type": answer.header("content-type"),
+        "dead": answer.outcome,
+        "no route": missing.outcome,
+        "body": answer.text[:60],
+        "type": answer.header("content-type"),
         "says back what it was asked": b"unlikely" in answer.body + missing.body,
-    }  # fmt: skip
+    }
 
 
 @error_target("a server's own errors")

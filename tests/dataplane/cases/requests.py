@@ -92,13 +92,32 @@ def expect_continue(world):
 def headers(world):
     backend = world.root()
     sent = [
-        ("Accept", "text/html;q=0.9, */*"), ("User-Agent", "test/1"), ("Authorization", "token abc"), ("Cookie", 'a=1; b="two words"'),
-        ("Referer", "http://hub.example/x"), ("Origin", "http://hub.example"), ("X-Under_score", "1"), ("X_Under", "2"),
-        ("X-XSRFToken", "3"), ("Via", "1.1 front"), ("Forwarded", "for=1.2.3.4"), ("X-Real-IP", "1.2.3.4"), ("X-Scheme", "https"),
-        ("Range", "bytes=0-5"), ("If-None-Match", 'W/"x"'), ("Accept-Encoding", "br, gzip"), ("X-Empty", ""), ("X-Latin", "\xfc"),
-        ("X-Long", "y" * 9000), ("Cache-Control", "no-cache"), ("Content-Type", "application/json"), ("DNT", "1"), ("Date", "today"),
-        ("Sec-Fetch-Site", "same-origin"), ("X-Request-Id", "7"),
-    ]  # fmt: skip
+        ("Accept", "text/html;q=0.9, */*"),
+        ("User-Agent", "test/1"),
+        ("Authorization", "token abc"),
+        ("Cookie", 'a=1; b="two words"'),
+        ("Referer", "http://hub.example/x"),
+        ("Origin", "http://hub.example"),
+        ("X-Under_score", "1"),
+        ("X_Under", "2"),
+        ("X-XSRFToken", "3"),
+        ("Via", "1.1 front"),
+        ("Forwarded", "for=1.2.3.4"),
+        ("X-Real-IP", "1.2.3.4"),
+        ("X-Scheme", "https"),
+        ("Range", "bytes=0-5"),
+        ("If-None-Match", 'W/"x"'),
+        ("Accept-Encoding", "br, gzip"),
+        ("X-Empty", ""),
+        ("X-Latin", "\xfc"),
+        ("X-Long", "y" * 9000),
+        ("Cache-Control", "no-cache"),
+        ("Content-Type", "application/json"),
+        ("DNT", "1"),
+        ("Date", "today"),
+        ("Sec-Fetch-Site", "same-origin"),
+        ("X-Request-Id", "7"),
+    ]
     world.ask("/x", headers=sent)
     seen = {}
     for name, value in sent:
@@ -195,14 +214,23 @@ def forwarded_by_all(world):
         "none sent": ((), "hub.example"),
         "a port in Host": ((), "hub.example:8443"),
         "behind a TLS balancer": (
-            [("X-Forwarded-For", "1.2.3.4"), ("X-Forwarded-Proto", "https"), ("X-Forwarded-Port", "443"), ("X-Forwarded-Host", "www.example")],
+            [
+                ("X-Forwarded-For", "1.2.3.4"),
+                ("X-Forwarded-Proto", "https"),
+                ("X-Forwarded-Port", "443"),
+                ("X-Forwarded-Host", "www.example"),
+            ],
             "hub.example",
         ),
         "behind two": (
-            [("X-Forwarded-For", "1.2.3.4, 5.6.7.8"), ("X-Forwarded-Proto", "https,http"), ("X-Forwarded-Port", "443,80")],
+            [
+                ("X-Forwarded-For", "1.2.3.4, 5.6.7.8"),
+                ("X-Forwarded-Proto", "https,http"),
+                ("X-Forwarded-Port", "443,80"),
+            ],
             "hub.example",
         ),
-    }  # fmt: skip
+    }
     seen = {}
     for title, (sent, host) in situations.items():
         for name, value in forwarded(world, backend, sent, host).items():

@@ -62,13 +62,29 @@ def reason(world):
 @plain("headers of an answer")
 def headers(world):
     sent = [
-        ("Content-Type", "text/x-own; charset=utf-8"), ("Server", "TornadoServer/6.5"), ("Date", "Thu, 01 Jan 2026 00:00:00 GMT"),
-        ("Set-Cookie", "a=1; Path=/; HttpOnly"), ("Set-Cookie", "b=2; Secure; SameSite=Lax"), ("ETag", 'W/"x"'), ("Vary", "Cookie"),
-        ("Vary", "Accept"), ("X-Own", "1"), ("X_Under", "2"), ("Content-Security-Policy", "frame-ancestors 'self'"), ("Via", "1.0 x"),
-        ("Access-Control-Allow-Origin", "*"), ("Cache-Control", "no-store"), ("WWW-Authenticate", "Basic"), ("X-Latin", "\xfc"),
-        ("Strict-Transport-Security", "max-age=1"), ("Content-Disposition", 'attachment; filename="x y"'), ("Link", "</x>; rel=next"),
-        ("X-Powered-By", "server"), ("Alt-Svc", "h3"), ("Refresh", "5"),
-    ]  # fmt: skip
+        ("Content-Type", "text/x-own; charset=utf-8"),
+        ("Server", "TornadoServer/6.5"),
+        ("Date", "Thu, 01 Jan 2026 00:00:00 GMT"),
+        ("Set-Cookie", "a=1; Path=/; HttpOnly"),
+        ("Set-Cookie", "b=2; Secure; SameSite=Lax"),
+        ("ETag", 'W/"x"'),
+        ("Vary", "Cookie"),
+        ("Vary", "Accept"),
+        ("X-Own", "1"),
+        ("X_Under", "2"),
+        ("Content-Security-Policy", "frame-ancestors 'self'"),
+        ("Via", "1.0 x"),
+        ("Access-Control-Allow-Origin", "*"),
+        ("Cache-Control", "no-store"),
+        ("WWW-Authenticate", "Basic"),
+        ("X-Latin", "\xfc"),
+        ("Strict-Transport-Security", "max-age=1"),
+        ("Content-Disposition", 'attachment; filename="x y"'),
+        ("Link", "</x>; rel=next"),
+        ("X-Powered-By", "server"),
+        ("Alt-Svc", "h3"),
+        ("Refresh", "5"),
+    ]
     world.root(static(200, b"body", sent))
     answer = world.ask("/x")
     seen = {name: answer.header(name) for name in dict(sent)}
@@ -149,8 +165,10 @@ def redirected(world):
     seen = {}
     for status in (201, 301, 302, 303, 307, 308):
         for title, location in {
-            "relative": "/hub/login?next=%2F", "to the server": f"{backend.target}/x", "elsewhere": "https://other.example/x",
-        }.items():  # fmt: skip
+            "relative": "/hub/login?next=%2F",
+            "to the server": f"{backend.target}/x",
+            "elsewhere": "https://other.example/x",
+        }.items():
             backend.handler = static(status, b"", [("Location", location)])
             answer = world.ask("/x", host=f"hub.example:{world.proxy.port}")
             seen[f"{status} {title}"] = [answer.outcome, world.tidy(answer.header("location"))]

@@ -251,11 +251,23 @@ def host_routing(world):
     ):
         world.route(path, world.server(f"at {path}"))
     asked_for = [
-        ("one.example", "/"), ("one.example", "/user/a"), ("one.example", "/user/ab"), ("one.example:8000", "/user/a/x"),
-        ("two.example", "/"), ("two.example", "/user/a"), ("two.example", "/user/a/b/c"), ("three.example", "/user/a"),
-        ("ONE.example", "/user/a"), ("one.example.", "/user/a"), ("sub.one.example", "/user/a"), ("under_score.example", "/x"),
-        ("127.0.0.1", "/"), ("two.example", "/one.example/user/a"), ("", "/user/a"), ("hub.example", "/one.example/"),
-    ]  # fmt: skip
+        ("one.example", "/"),
+        ("one.example", "/user/a"),
+        ("one.example", "/user/ab"),
+        ("one.example:8000", "/user/a/x"),
+        ("two.example", "/"),
+        ("two.example", "/user/a"),
+        ("two.example", "/user/a/b/c"),
+        ("three.example", "/user/a"),
+        ("ONE.example", "/user/a"),
+        ("one.example.", "/user/a"),
+        ("sub.one.example", "/user/a"),
+        ("under_score.example", "/x"),
+        ("127.0.0.1", "/"),
+        ("two.example", "/one.example/user/a"),
+        ("", "/user/a"),
+        ("hub.example", "/one.example/"),
+    ]
     return {f"{host} {path}": world.who(path, host=host) for host, path in asked_for}
 
 

@@ -159,10 +159,14 @@ def redirected(world):
     seen = {}
     tls, world.tls = world.tls, None
     asked = {
-        "GET": ("GET", "/x%2Fy?z=1", "hub.example"), "HEAD": ("HEAD", "/x", "hub.example"), "POST": ("POST", "/x", "hub.example"),
-        "a port in Host": ("GET", "/x", f"hub.example:{world.extra_port}"), "the root": ("GET", "/", "hub.example"),
-        "PUT": ("PUT", "/x", "hub.example"), "health": ("GET", "/_chp_healthz", "hub.example"),
-    }  # fmt: skip
+        "GET": ("GET", "/x%2Fy?z=1", "hub.example"),
+        "HEAD": ("HEAD", "/x", "hub.example"),
+        "POST": ("POST", "/x", "hub.example"),
+        "a port in Host": ("GET", "/x", f"hub.example:{world.extra_port}"),
+        "the root": ("GET", "/", "hub.example"),
+        "PUT": ("PUT", "/x", "hub.example"),
+        "health": ("GET", "/_chp_healthz", "hub.example"),
+    }
     for title, (method, path, host) in asked.items():
         client = world.client(world.extra_port)
         answer = world.ask(path, method=method, host=host, client=client)

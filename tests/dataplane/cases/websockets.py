@@ -42,10 +42,15 @@ def messages(world):
     client, answer = world.websocket("/x")
     seen = {"status": answer.status}
     sent = {
-        "text": (TEXT, "grüße".encode(), True), "binary": (BINARY, bytes(range(256)), True), "empty": (TEXT, b"", True),
-        "ping": (PING, b"p", True), "pong": (PONG, b"q", True), "64 KB": (BINARY, bytes(1 << 16), True),
-        "first part": (TEXT, b"one ", False), "last part": (CONTINUATION, b"two", True),
-    }  # fmt: skip
+        "text": (TEXT, "grüße".encode(), True),
+        "binary": (BINARY, bytes(range(256)), True),
+        "empty": (TEXT, b"", True),
+        "ping": (PING, b"p", True),
+        "pong": (PONG, b"q", True),
+        "64 KB": (BINARY, bytes(1 << 16), True),
+        "first part": (TEXT, b"one ", False),
+        "last part": (CONTINUATION, b"two", True),
+    }
     for title, (kind, payload, final) in sent.items():
         client.send(frame(kind, payload, masked=True, final=final))
         seen[title] = said(client)
