@@ -10,6 +10,8 @@ pub mod traefik;
 
 pub mod control;
 
+pub mod child;
+
 pub mod api;
 
 pub mod config;
@@ -18,4 +20,5 @@ pub mod cli;
 
 pub mod clock;
 pub mod lifecycle;
+pub mod socket;
 pub mod telemetry;

@@ -1,6 +1,7 @@
 //! `Target`: where a route leads.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 use url::{Host, Url};
@@ -120,6 +121,25 @@ impl Target {
     #[must_use]
     pub fn dial_url(&self) -> &str {
         &self.dial
+    }
+
+    /// The URL for Traefik without its path.
+    #[must_use]
+    pub fn origin(&self) -> &str {
+        let authority = self.dial.find("://").map_or(0, |at| at + 3);
+        self.dial[authority..].find('/').map_or(&*self.dial, |at| &self.dial[..authority + at])
+    }
+
+    /// Whether the server speaks TLS.
+    #[must_use]
+    pub fn is_https(&self) -> bool {
+        self.dial.starts_with("https:")
+    }
+
+    /// The Unix socket that the server listens on, if it is one.
+    #[must_use]
+    pub fn unix_path(&self) -> Option<&Path> {
+        None
     }
 
     /// Whether the URL has a path of its own, which is put in front of each request's path.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use pointsman::api::auth::{AuthSettings, Authenticator};
+use pointsman::api::listen::tls::Tls;
 use pointsman::api::listen::{Limits, Listener};
 use pointsman::api::{self, ApiSettings, ApiState};
 use pointsman::clock::{Clock, SharedClock};
@@ -108,6 +109,8 @@ pub(crate) struct Setup {
     pub(crate) settings: ApiSettings,
     /// The listener.
     pub(crate) limits: Limits,
+    /// The TLS of the listener.
+    pub(crate) tls: Option<Tls>,
 }
 
 impl Default for Setup {
@@ -116,6 +119,7 @@ impl Default for Setup {
             auth: AuthSettings { tokens: vec![TOKEN.into()], jwt: None },
             settings: ApiSettings::default(),
             limits: Limits { stop_timeout: Duration::from_secs(2), ..Limits::default() },
+            tls: None,
         }
     }
 }
@@ -164,6 +168,10 @@ impl Api {
         let lifecycle = Lifecycle::new();
         let listener = Listener::bind("--api-ip, --api-port", "127.0.0.1", 0, setup.limits).await.expect("a free port");
         let address = listener.addresses()[0];
+        let listener = match setup.tls {
+            Some(tls) => listener.with_tls(tls),
+            None => listener,
+        };
         let state = ApiState::new(routes.clone(), auth.clone(), readiness.clone(), setup.settings);
         lifecycle.spawn_front("api", listener.serve("api", api::router(state), lifecycle.draining()));
         Self { address, routes, auth, readiness, clock, lifecycle }

@@ -1,0 +1,249 @@
+//! Everything on this machine: the store in a folder, and a Traefik of our own that gets its routes from us.
+
+mod files;
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use tracing::{info, warn};
+use url::Url;
+
+use super::wiring;
+use crate::api::listen::{Limits, Listener};
+use crate::child::{Child, ChildSettings, State, binary};
+use crate::config::{Config, Listen, Redirect};
+use crate::lifecycle::{Lifecycle, Readiness};
+use crate::store::embedded::{EmbeddedSettings, EmbeddedStore};
+use crate::telemetry::LogLevel;
+use crate::traefik::dynamic_file::Own;
+use crate::traefik::fixed;
+use crate::traefik::fleet::{Fleet, Source, Status};
+use crate::traefik::folder::{self, SECRET_MODE};
+use crate::traefik::static_config::{self, KEYED_ENTRY_POINT, Private, REDIRECT_ENTRY_POINT, StaticConfig};
+use crate::traefik::version::TraefikVersion;
+pub(super) use files::Files;
+
+/// How long Traefik finishes open requests: the hub gives the proxy 1 s in all.
+const GRACE: Duration = Duration::from_millis(300);
+
+/// The latch that is held while our Traefik does not run.
+const LATCH: &str = "traefik process";
+
+/// What is there before the first route: sockets that listen, and files for Traefik.
+pub(super) struct OneMachine {
+    /// The store of the folder.
+    pub(super) store: EmbeddedStore,
+    /// What shapes Traefik's tree.
+    pub(super) tree: fixed::Settings,
+    /// The listener of our pages.
+    pub(super) pages: Listener,
+    /// What opens Traefik's private entry point.
+    pub(super) key: SecretString,
+    /// Where Traefik's API is.
+    pub(super) source: Source,
+    child: Arc<Child>,
+    files: Files,
+}
+
+/// Binds, writes, starts Traefik, and opens the store meanwhile. The error is a sentence for the administrator.
+pub(super) async fn prepare(config: &Config, data: &Path, traefik: Option<&Path>) -> Result<OneMachine, String> {
+    let binary = binary::find(traefik).map_err(|error| error.to_string())?;
+    let sockets = Sockets::bind(config).await?;
+    let pages =
+        Listener::bind("the error pages", "127.0.0.1", 0, Limits::default()).await.map_err(|e| e.to_string())?;
+    let pages_url = url_of(pages.addresses().first())?;
+    let api_url = url_of(sockets.private.local_addr().ok().as_ref())?;
+    let key = random_key();
+    let own = Own { key: key.clone(), entry_points: sockets.names(), pages_url: pages_url.clone() };
+
+    let root = folder::create(data).map_err(|error| error.to_string())?;
+    let store = EmbeddedStore::open(EmbeddedSettings::new(root.clone()));
+    let traefik = {
+        let (config, root) = (config.clone(), root.clone());
+        tokio::task::spawn_blocking(move || start(&config, &root, binary, sockets, own))
+    };
+    // If one of them fails the other is dropped, and with us everything that was started.
+    let (store, traefik) = tokio::join!(store, traefik);
+    let (child, files) = traefik.map_err(|error| error.to_string())??;
+    let store = store.map_err(|error| error.to_string())?;
+
+    let mut tree = wiring::tree_settings(config);
+    tree.entry_points = files.entry_points().to_vec();
+    tree.pages_url = Some(pages_url);
+    let key = SecretString::from(key);
+    Ok(OneMachine { store, tree, pages, key, source: Source::Url(api_url), child: Arc::new(child), files })
+}
+
+impl OneMachine {
+    /// Starts what goes on for as long as we live: the watch over the child and over files that change. Returns what
+    /// SIGHUP calls.
+    pub(super) fn run(
+        child: &Arc<Child>,
+        files: Files,
+        lifecycle: &Lifecycle,
+        readiness: &Readiness,
+        fleet: &Arc<Fleet>,
+    ) -> Arc<Files> {
+        readiness.expect(LATCH, "Traefik is being started");
+        lifecycle.spawn_front("traefik process", child.clone().run_until(lifecycle.draining()));
+        let (watched, fleet, readiness) = (child.clone(), fleet.clone(), readiness.clone());
+        let stopping = lifecycle.stopping();
+        lifecycle.spawn("traefik state", async move {
+            let ended = stopping.run_until_cancelled(watch(&watched, &fleet, &readiness)).await;
+            if ended.is_some() {
+                // Ending by itself ends everything: there is no Traefik, and there will be none.
+                tracing::error!("Traefik can't be started, so Pointsman ends");
+            }
+        });
+        let files = Arc::new(files);
+        let (watched, stopping) = (files.clone(), lifecycle.stopping());
+        lifecycle.spawn("traefik files", async move {
+            stopping.run_until_cancelled(watched.watch()).await;
+        });
+        files
+    }
+
+    /// Takes it apart: what the store and the API need, and what goes on.
+    pub(super) fn split(self) -> (EmbeddedStore, Listener, Arc<Child>, Files) {
+        (self.store, self.pages, self.child, self.files)
+    }
+}
+
+/// Follows the child's life. Returns when there is no hope.
+async fn watch(child: &Child, fleet: &Fleet, readiness: &Readiness) {
+    let mut states = child.watch();
+    let mut seen = fleet.watch();
+    loop {
+        match &*states.borrow_and_update() {
+            State::Starting => {}
+            State::Running { .. } => {
+                readiness.release(LATCH);
+                // It has nothing yet, and is asked again and again until it has.
+                fleet.hurry();
+            }
+            State::Down { how } => readiness.hold(LATCH, format!("Traefik {how}")),
+            State::Failed { .. } => return,
+        }
+        if seen.borrow_and_update().values().any(|seen| matches!(seen.status, Status::Serving(_) | Status::Empty)) {
+            child.has_served();
+        }
+        tokio::select! {
+            Ok(()) = states.changed() => {}
+            Ok(()) = seen.changed() => {}
+            else => return,
+        }
+    }
+}
+
+/// The sockets that Traefik is given.
+struct Sockets {
+    public: Vec<(String, TcpListener)>,
+    redirect: Option<TcpListener>,
+    private: TcpListener,
+}
+
+impl Sockets {
+    async fn bind(config: &Config) -> Result<Self, String> {
+        let public = match &config.public.listen {
+            Listen::Tcp { ip, port } => std_sockets("--ip and --port", ip, *port).await?,
+            Listen::Unix(_) => std_sockets("the way from --socket to Traefik", "127.0.0.1", 0).await?,
+        };
+        let name = |i: usize| if i == 0 { "web".to_owned() } else { format!("web{}", i + 1) };
+        let public = public.into_iter().enumerate().map(|(i, socket)| (name(i), socket)).collect();
+        let redirect = match config.public.redirect {
+            Some(Redirect { port, .. }) => std_sockets("--redirect-port", "", port).await?.into_iter().next(),
+            None => None,
+        };
+        let private = std_sockets("Traefik's private entry point", "127.0.0.1", 0).await?.into_iter().next();
+        Ok(Self { public, redirect, private: private.ok_or("no private socket")? })
+    }
+
+    /// The names of the entry points for users.
+    fn names(&self) -> Vec<String> {
+        self.public.iter().map(|(name, _)| name.clone()).collect()
+    }
+
+    /// All of them, by the names of their entry points.
+    fn all(self) -> Vec<(String, TcpListener)> {
+        let redirect = self.redirect.map(|socket| (REDIRECT_ENTRY_POINT.to_owned(), socket));
+        let private = (KEYED_ENTRY_POINT.to_owned(), self.private);
+        self.public.into_iter().chain(redirect).chain([private]).collect()
+    }
+}
+
+async fn std_sockets(flags: &'static str, ip: &str, port: u16) -> Result<Vec<TcpListener>, String> {
+    let listener = Listener::bind(flags, ip, port, Limits::default()).await.map_err(|error| error.to_string())?;
+    listener.into_sockets().map_err(|error| error.to_string())
+}
+
+fn url_of(address: Option<&std::net::SocketAddr>) -> Result<Url, String> {
+    let address = address.ok_or("a socket of ours has no address")?;
+    Url::parse(&format!("http://{address}")).map_err(|error| error.to_string())
+}
+
+/// Writes what Traefik is started with, and starts it.
+fn start(
+    config: &Config,
+    root: &Path,
+    binary: std::path::PathBuf,
+    sockets: Sockets,
+    own: Own,
+) -> Result<(Child, Files), String> {
+    let version = version(config, &binary)?;
+    let folder = folder::create(&root.join("traefik")).map_err(|error| error.to_string())?;
+    let files = Files::install(config, &folder, own)?;
+    let mut public = wiring::public_entry_points(config);
+    let address = |socket: &TcpListener| socket.local_addr().map(|a| a.to_string()).unwrap_or_default();
+    if let (Some((place, _)), Some(socket)) = (&mut public.redirect, &sockets.redirect) {
+        *place = address(socket);
+    }
+    let plan = StaticConfig {
+        version,
+        entry_points: sockets.public.iter().map(|(name, socket)| (name.clone(), address(socket))).collect(),
+        public,
+        private: Private::Keyed(address(&sockets.private)),
+        grace: GRACE,
+        source: static_config::Source::Push,
+        dynamic_folder: Some(files.dynamic_folder().display().to_string()),
+        // What it tells at its start is of no use to those who don't look for a fault.
+        log_level: if config.log.level == LogLevel::Debug { "DEBUG".to_owned() } else { "WARN".to_owned() },
+        log_json: true,
+    };
+    let config_file = folder.join("traefik.yaml");
+    folder::replace(&config_file, plan.to_yaml(), SECRET_MODE).map_err(|error| error.to_string())?;
+    let settings = ChildSettings { binary, config_file, folder, sockets: sockets.all() };
+    let child = Child::start(settings).map_err(|error| format!("Traefik can't be started: {error}"))?;
+    Ok((child, files))
+}
+
+/// The release of our Traefik; one that is too old is complained of, or refused.
+fn version(config: &Config, binary: &Path) -> Result<TraefikVersion, String> {
+    let shown = binary.display();
+    let Some(version) = binary::version(binary) else {
+        return Err(format!("{shown} does not say which release it is when it is called with 'version': not Traefik?"));
+    };
+    info!(%version, "Traefik {version} is {shown}");
+    if version < TraefikVersion::FLOOR {
+        let complaint =
+            format!("{shown} is release {version}, and the oldest supported is {}; update it", TraefikVersion::FLOOR);
+        if config.traefik.strict_versions {
+            return Err(complaint);
+        }
+        warn!("{complaint}");
+    }
+    Ok(version)
+}
+
+/// 256 random bits, as digits and letters.
+fn random_key() -> String {
+    use std::fmt::Write as _;
+    let mut bytes = [0; 32];
+    aws_lc_rs::rand::fill(&mut bytes).expect("the operating system gives random bytes");
+    bytes.iter().fold(String::with_capacity(64), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
