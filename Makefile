@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test setup-test fmt-check clippy doc test-rust test-e2e test-dataplane test-dataplane-slow test-hub test-hub-proxy lint deny fmt bench clean
+.PHONY: help setup demo wheel test setup-test fmt-check clippy doc test-rust test-python test-e2e test-dataplane test-dataplane-slow test-hub test-hub-proxy lint deny fmt bench clean
 
 PYTHON ?= python3
 PORT ?= 8000
@@ -20,7 +20,11 @@ setup: ## get everything that the demo, the tests and the benchmark need into .p
 demo: ## run JupyterHub on Pointsman on this machine, until Ctrl-C (PORT=8000)
 	@$(PYTHON) scripts/demo --port $(PORT)
 
-test: setup-test fmt-check clippy doc test-rust test-e2e test-dataplane test-hub-proxy ## run all checks and tests
+wheel: ## build the Python package for this machine into target/wheels/
+	@$(PYTHON) scripts/dev-env build wheel
+	CARGO=$(abspath $(CARGO)) .pointsman/wheel/bin/maturin build --release --locked --out target/wheels
+
+test: setup-test fmt-check clippy doc test-rust test-python test-e2e test-dataplane test-hub-proxy ## run all checks and tests
 	$(call heading,All checks and tests passed)
 
 setup-test:
@@ -47,6 +51,10 @@ test-rust: ## run the Rust tests: unit, property, API, real etcd and real Traefi
 	else \
 		set -x; $(CARGO) test --locked; \
 	fi
+
+test-python: ## run the tests of the Python package: the class for the hub, the wheel (ARGS="-k names")
+	$(call heading,Python package)
+	.pointsman/hub6/bin/python -m pytest tests/python $(ARGS)
 
 test-e2e: ## run the end-to-end tests with real JupyterHubs and a browser (ARGS="-k names")
 	$(call heading,End-to-end tests)

@@ -20,11 +20,12 @@ pub enum NotFound {
     #[error("--traefik-binary: {0} is not a program that can be run")]
     Named(PathBuf),
     /// Any at all.
-    #[error("no traefik was found, neither on PATH nor beside pointsman. Get it by: {0}")]
+    #[error("no traefik was found, neither beside pointsman nor on PATH. Get it by: {0}")]
     Nowhere(String),
 }
 
-/// Finds it: the named one, or the one on the PATH, or the one beside us.
+/// Finds it: the named one, or the one beside us, or the one on the PATH. Beside us comes first, for there a Python wheel
+/// puts the release that it was made for, while the PATH may have any.
 pub fn find(named: Option<&Path>) -> Result<PathBuf, NotFound> {
     if let Some(named) = named {
         let path = std::path::absolute(named).unwrap_or_else(|_| named.to_owned());
@@ -36,8 +37,12 @@ pub fn find(named: Option<&Path>) -> Result<PathBuf, NotFound> {
 }
 
 fn find_in(path: &OsStr, ours: Option<&Path>) -> Option<PathBuf> {
-    let folders = env::split_paths(path).filter(|folder| folder.is_absolute());
-    folders.chain(ours.map(Path::to_owned)).map(|folder| folder.join("traefik")).find(|program| is_program(program))
+    let on_path = env::split_paths(path).filter(|folder| folder.is_absolute());
+    ours.map(Path::to_owned)
+        .into_iter()
+        .chain(on_path)
+        .map(|folder| folder.join("traefik"))
+        .find(|program| is_program(program))
 }
 
 /// The one command that gets it: with the pip of the environment that we are installed in, if there is one.
@@ -78,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_path_comes_before_the_folder_of_our_own_program() {
+    fn the_folder_of_our_own_program_comes_before_the_path() {
         let folder = tempfile::tempdir().unwrap();
         let place = |name: &str, mode: u32| {
             let place = folder.path().join(name);
@@ -89,8 +94,8 @@ mod tests {
         };
         let (plain, program, ours) = (place("plain", 0o644), place("program", 0o755), place("ours", 0o755));
         let path = |places: &[&PathBuf]| env::join_paths(places).unwrap();
-        assert_eq!(find_in(&path(&[&plain, &program]), Some(&ours)), Some(program.join("traefik")));
-        assert_eq!(find_in(&path(&[&plain]), Some(&ours)), Some(ours.join("traefik")));
+        assert_eq!(find_in(&path(&[&program]), Some(&ours)), Some(ours.join("traefik")));
+        assert_eq!(find_in(&path(&[&plain, &program]), Some(&plain)), Some(program.join("traefik")));
         assert_eq!(find_in(&path(&[&plain]), None), None);
     }
 

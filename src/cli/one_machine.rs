@@ -27,7 +27,7 @@ use crate::traefik::version::TraefikVersion;
 pub(super) use files::Files;
 
 /// How long Traefik finishes open requests: the hub gives the proxy 1 s in all.
-const GRACE: Duration = Duration::from_millis(300);
+const GRACE: Duration = Duration::from_millis(200);
 
 /// The latch that is held while our Traefik does not run.
 const LATCH: &str = "traefik process";
@@ -88,7 +88,8 @@ impl OneMachine {
         fleet: &Arc<Fleet>,
     ) -> Arc<Files> {
         readiness.expect(LATCH, "Traefik is being started");
-        lifecycle.spawn_front("traefik process", child.clone().run_until(lifecycle.draining()));
+        // It ends after the last call was answered: until then a caller waits for it.
+        lifecycle.spawn("traefik process", child.clone().run_until(lifecycle.stopping()));
         let (watched, fleet, readiness) = (child.clone(), fleet.clone(), readiness.clone());
         let stopping = lifecycle.stopping();
         lifecycle.spawn("traefik state", async move {

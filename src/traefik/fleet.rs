@@ -188,9 +188,12 @@ impl Fleet {
     /// Holds the latch `traefik` as long as no Traefik can be reached at all. One that is up without our routes counts: they
     /// may be about to come through us.
     pub fn report(self: Arc<Self>, readiness: Readiness) -> impl Future<Output = ()> + Send + 'static {
-        const NONE: &str = "no Traefik has been reached; look at --traefik-api and the log";
+        // Only the address of somebody else's Traefik can be wrong.
+        const OURS: &str = "our Traefik has not been reached; the log has more";
+        const THEIRS: &str = "no Traefik has been reached; look at --traefik-api and the log";
+        let none = if self.access.key.is_some() { OURS } else { THEIRS };
         // At once, not when the task first runs: nobody may find us ready before.
-        readiness.expect(LATCH, NONE);
+        readiness.expect(LATCH, none);
         async move {
             let mut seen = self.seen.subscribe();
             loop {
@@ -203,9 +206,9 @@ impl Fleet {
                 if reached {
                     readiness.release(LATCH);
                 } else if asked {
-                    readiness.hold(LATCH, NONE);
+                    readiness.hold(LATCH, none);
                 } else {
-                    readiness.expect(LATCH, NONE);
+                    readiness.expect(LATCH, none);
                 }
                 if seen.changed().await.is_err() {
                     return;

@@ -190,7 +190,7 @@ pub const SETTINGS: &[Setting] = &[
     one_machine(file(
         Group::OneMachine,
         "traefik-binary",
-        "The traefik to start [default: the one on PATH, else the one beside pointsman].",
+        "The traefik to start [default: the one beside pointsman, else the one on PATH].",
     )),
     list(
         Group::Etcd,
