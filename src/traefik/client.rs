@@ -1,8 +1,10 @@
 //! One Traefik's API over HTTP: which marker it serves, which version it is, how many of its routers are broken.
 
 use std::error::Error as _;
+use std::io::{BufRead, BufReader, Read as _};
 use std::time::Duration;
 
+use flate2::read::GzDecoder;
 use serde::Deserialize;
 use url::Url;
 
@@ -11,6 +13,12 @@ use super::marker::Marker;
 
 /// How long one question may take.
 const TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long a page of metrics may take: of 10,000 routes it takes 0.3 s.
+const METRICS_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The longest page of metrics that is read, as it comes and unpacked, in bytes. Of 10,000 routes it has 14 MB.
+const METRICS_BYTES_MAX: (usize, u64) = (32 << 20, 256 << 20);
 
 /// Asks one Traefik.
 #[derive(Debug, Clone)]
@@ -28,6 +36,25 @@ pub enum ClientError {
     /// It can't be reached, is too slow, or answers nonsense.
     #[error("{0}")]
     Silent(String),
+}
+
+/// A page of metrics, as it came over the network.
+#[derive(Debug)]
+pub struct Metrics {
+    body: Vec<u8>,
+    gzip: bool,
+}
+
+impl Metrics {
+    /// The page as text, unpacked while it is read.
+    #[must_use]
+    pub fn reader(&self) -> Box<dyn BufRead + '_> {
+        if self.gzip {
+            Box::new(BufReader::new(GzDecoder::new(&*self.body).take(METRICS_BYTES_MAX.1)))
+        } else {
+            Box::new(&*self.body)
+        }
+    }
 }
 
 /// What `/api/overview` counts.
@@ -113,11 +140,35 @@ impl TraefikClient {
         Ok(Overview { routers: raw.http.routers, providers: raw.providers })
     }
 
-    /// The JSON at a path of the API; `None` for 404.
-    async fn get<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<Option<T>, ClientError> {
+    /// Its counters, in Prometheus' text format.
+    pub async fn metrics(&self) -> Result<Metrics, ClientError> {
+        let request = self.http.get(self.url("/metrics")).timeout(METRICS_TIMEOUT).header("Accept-Encoding", "gzip");
+        let mut response = request.send().await.map_err(|e| classify(&e))?;
+        match response.status().as_u16() {
+            200 => {}
+            404 => return Err(ClientError::Silent("it has no /metrics: switch Traefik's metrics on".into())),
+            other => return Err(ClientError::Silent(format!("its metrics answered {other}"))),
+        }
+        let gzip = response.headers().get("Content-Encoding").is_some_and(|coding| coding == "gzip");
+        let mut body = Vec::new();
+        while let Some(bytes) = response.chunk().await.map_err(|e| classify(&e))? {
+            body.extend_from_slice(&bytes);
+            if body.len() > METRICS_BYTES_MAX.0 {
+                return Err(ClientError::Silent(format!("its metrics have more than {} bytes", METRICS_BYTES_MAX.0)));
+            }
+        }
+        Ok(Metrics { body, gzip })
+    }
+
+    fn url(&self, path: &str) -> Url {
         let mut url = self.base.clone();
         url.set_path(&format!("{}{path}", self.base.path().trim_end_matches('/')));
-        let response = self.http.get(url).send().await.map_err(|e| classify(&e))?;
+        url
+    }
+
+    /// The JSON at a path of the API; `None` for 404.
+    async fn get<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<Option<T>, ClientError> {
+        let response = self.http.get(self.url(path)).send().await.map_err(|e| classify(&e))?;
         match response.status().as_u16() {
             200 => response.json().await.map(Some).map_err(|e| classify(&e)),
             404 => Ok(None),
