@@ -4,6 +4,7 @@
 //! its body read. `docs/api.md` says what clients may rely on.
 
 pub mod auth;
+pub mod connections;
 pub mod listen;
 pub mod pages;
 

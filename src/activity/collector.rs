@@ -199,17 +199,7 @@ impl Collector {
                 Place::Unseen(url.clone())
             };
             if self.told.insert(place.clone()) {
-                match &place {
-                    Place::Unseen(url) => warn!(
-                        traefik = %url,
-                        "Open websockets of the Traefik at {url} can't be seen, so a server with nothing but an open \
-                         notebook looks idle; run `pointsman connections` beside it"
-                    ),
-                    Place::There(url) => {
-                        info!(traefik = %url, "Open websockets of {url} are seen through its neighbour")
-                    }
-                    Place::Here => info!("Open websockets of the Traefik on this machine are seen"),
-                }
+                tell_place(&place);
             }
             places.entry(place).or_default().push(url.clone());
         }
@@ -315,6 +305,19 @@ impl Collector {
             info!("When routes were last used can be seen");
         }
         self.complaints = complaints;
+    }
+}
+
+/// Says once where the connections of a Traefik are seen.
+fn tell_place(place: &Place) {
+    match place {
+        Place::Unseen(url) => warn!(
+            traefik = %url,
+            "Open websockets of the Traefik at {url} can't be seen, so a server with nothing but an open notebook looks \
+             idle; run `pointsman connections` beside it"
+        ),
+        Place::There(url) => info!(traefik = %url, "Open websockets of {url} are seen through its neighbour"),
+        Place::Here => info!("Open websockets of the Traefik on this machine are seen"),
     }
 }
 

@@ -194,9 +194,8 @@ mod tests {
             let mut page = String::new();
             for (who, code, count, service) in lines {
                 let name = &names[who];
-                page.push_str(&format!(
-                    "traefik_router_requests_total{{service=\"{service}\",code=\"{code}\",router=\"{name}@etcd\"}} {count}\n"
-                ));
+                let labels = format!("service=\"{service}\",code=\"{code}\",router=\"{name}@etcd\"");
+                page.extend(["traefik_router_requests_total{", &labels, "} ", &count.to_string(), "\n"]);
                 let answers = if code < 300 { Answers { good: count, other: 0 } } else { Answers { good: 0, other: count } };
                 wanted.entry(name.as_str().into()).or_default().add(answers);
             }

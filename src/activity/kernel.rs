@@ -10,7 +10,9 @@ use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessa
 use netlink_packet_sock_diag::SockDiagMessage;
 use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
 use netlink_packet_sock_diag::inet::nlas::Nla;
-use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags};
+use netlink_packet_sock_diag::inet::{
+    ExtensionFlags, InetRequest, InetResponse, InetResponseHeader, SocketId, StateFlags,
+};
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use netlink_sys::{Socket, SocketAddr as NetlinkAddr};
 
@@ -34,15 +36,30 @@ mod tcp_info {
 /// if one is named. Takes some milliseconds for thousands of them.
 pub fn connections(ports: &[u16], process: Option<u32>) -> io::Result<Vec<Connection>> {
     let owned = process.map(sockets_of).transpose()?;
-    let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
-    socket.bind_auto()?;
-    socket.connect(&NetlinkAddr::new(0, 0))?;
+    read(ports, |header| owned.as_ref().is_none_or(|owned| owned.contains(&header.inode)))
+}
+
+/// The same without those that came in, of users or anybody: what may be told to others.
+pub fn outgoing(ports: &[u16]) -> io::Result<Vec<Connection>> {
+    let socket = open()?;
+    let mut listening = HashSet::new();
+    for family in [AF_INET, AF_INET6] {
+        dump(&socket, family, 0, StateFlags::LISTEN, |response| {
+            listening.insert(response.header.socket_id.source_port);
+        })?;
+    }
+    // Linux never takes a port that somebody listens on for a connection of its own.
+    read(ports, |header| !listening.contains(&header.socket_id.source_port))
+}
+
+fn read(ports: &[u16], wanted: impl Fn(&InetResponseHeader) -> bool) -> io::Result<Vec<Connection>> {
+    let socket = open()?;
     let mut found = Vec::new();
     let every_port = [0];
     for port in if ports.is_empty() { &every_port } else { ports } {
         for family in [AF_INET, AF_INET6] {
-            dump(&socket, family, *port, |response| {
-                if owned.as_ref().is_none_or(|owned| owned.contains(&response.header.inode)) {
+            dump(&socket, family, *port, StateFlags::ESTABLISHED, |response| {
+                if wanted(&response.header) {
                     found.extend(connection(response));
                 }
             })?;
@@ -51,16 +68,23 @@ pub fn connections(ports: &[u16], process: Option<u32>) -> io::Result<Vec<Connec
     Ok(found)
 }
 
-fn dump(socket: &Socket, family: u8, port: u16, mut each: impl FnMut(&InetResponse)) -> io::Result<()> {
+fn open() -> io::Result<Socket> {
+    let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
+    socket.bind_auto()?;
+    socket.connect(&NetlinkAddr::new(0, 0))?;
+    Ok(socket)
+}
+
+fn dump(
+    socket: &Socket,
+    family: u8,
+    port: u16,
+    states: StateFlags,
+    mut each: impl FnMut(&InetResponse),
+) -> io::Result<()> {
     let mut socket_id = if family == AF_INET { SocketId::new_v4() } else { SocketId::new_v6() };
     socket_id.destination_port = port;
-    let request = InetRequest {
-        family,
-        protocol: IPPROTO_TCP,
-        extensions: ExtensionFlags::INFO,
-        states: StateFlags::ESTABLISHED,
-        socket_id,
-    };
+    let request = InetRequest { family, protocol: IPPROTO_TCP, extensions: ExtensionFlags::INFO, states, socket_id };
     let mut header = NetlinkHeader::default();
     header.flags = NLM_F_REQUEST | NLM_F_DUMP;
     let mut message = NetlinkMessage::new(header, SockDiagMessage::InetRequest(request).into());

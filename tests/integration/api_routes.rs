@@ -6,7 +6,7 @@ use rstest::rstest;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::support::api::{Api, Fault};
+use crate::support::api::Api;
 
 const TARGET: &str = r#"{"target":"http://127.0.0.1:8888"}"#;
 

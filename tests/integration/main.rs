@@ -4,6 +4,7 @@
 
 mod support;
 
+mod activity;
 mod api_activity;
 mod api_auth;
 mod api_docs;
