@@ -244,7 +244,9 @@ async fn an_upload_counts_while_it_goes_on() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restart_keeps_it() {
     let (system, clock) = system(1).await;
-    let replica = Replica::start(&system).await;
+    // So rarely that only its stop can have written what matters.
+    let store = system.etcd.patient_store().await;
+    let replica = Replica::start_on(&system, store, Duration::from_secs(3600));
     let server = PathServer::start().await;
     replica.add("/clock", &clock.url()).await;
     for path in ["/user/jane", "/user/joe", "/user/ann"] {
