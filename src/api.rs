@@ -9,6 +9,7 @@ pub mod listen;
 pub mod pages;
 
 mod answer;
+mod files;
 mod guard;
 mod routes;
 

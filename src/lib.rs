@@ -20,4 +20,5 @@ pub mod cli;
 
 pub mod clock;
 pub mod lifecycle;
+pub mod socket;
 pub mod telemetry;

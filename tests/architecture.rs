@@ -21,11 +21,12 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("route", &[]),
     ("clock", &[]),
     ("lifecycle", &[]),
+    ("socket", &[]),
     ("telemetry", &[]),
 ];
 
 /// Rooms that know nothing of ours, and that everybody but the pure ones may use.
-const COMMON_ROOMS: &[&str] = &["clock", "lifecycle", "telemetry"];
+const COMMON_ROOMS: &[&str] = &["clock", "lifecycle", "socket", "telemetry"];
 
 /// Rooms of plain values and functions: they get their time from outside and start nothing.
 const PURE_ROOMS: &[&str] = &["route"];
@@ -33,6 +34,7 @@ const PURE_ROOMS: &[&str] = &["route"];
 /// A foreign crate and the beginnings of the only paths under `src/` where its name may stand.
 const CRATE_HOMES: &[(&str, &[&str])] = &[
     ("etcd_client", &["store/etcd"]),
+    ("redb", &["store/embedded"]),
     ("axum", &["api"]),
     ("hyper", &["api"]),
     ("hyper_util", &["api"]),
@@ -46,6 +48,7 @@ const CRATE_HOMES: &[(&str, &[&str])] = &[
     ("jsonwebtoken", &["api/auth"]),
     ("clap", &["cli"]),
     ("rcgen", &["cli/traefik_config"]),
+    ("tokio_rustls", &["api/listen"]),
     ("toml", &["config"]),
 ];
 
@@ -106,6 +109,7 @@ fn the_checks_see_what_they_should() {
         ("store/etcd.rs", "use super::super::api::x;\n"),
         ("main.rs", "use pointsman::config::Config;\n"),
         ("control.rs", "use etcd_client::Client;\n"),
+        ("store/versions.rs", "use redb::Database;\n"),
         ("control.rs", "fn f(x: ::axum::Router) {}\n"),
         ("cli/serve.rs", "fn f(x: reqwest::Client) {}\n"),
         ("somewhere_new.rs", "fn f() {}\n"),
@@ -118,6 +122,7 @@ fn the_checks_see_what_they_should() {
         ("store.rs", "fn f() {}\n\n#[cfg(test)]\nmod tests {\n    use crate::route::Route;\n}\n"),
         ("control.rs", "use crate::{route::{Route, RouteTable}, store, clock::Clock};\n"),
         ("store/etcd/session.rs", "use etcd_client::Client;\n"),
+        ("store/embedded/disk.rs", "use redb::Database;\n"),
         ("api/listen.rs", "use axum::Router;\nlet tower = 1;\n"),
         ("main.rs", "fn main() { pointsman::cli::run(); }\n"),
     ] {

@@ -1,25 +1,34 @@
-//! Listeners: sockets for the addresses an administrator may write, and HTTP/1.1 on them, with a limit on everything.
+//! Listeners: sockets for the addresses an administrator may write, TLS if it is wanted, and HTTP/1.1 on them, with a limit
+//! on everything. TCP and Unix sockets, with TLS or without, take one way through the code.
 
+pub mod tls;
+
+mod address;
 mod linger;
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use crate::socket::UnixSocket;
 use linger::Lingering;
+use tls::Tls;
 
 /// The limits of one listener.
 #[derive(Debug, Clone)]
@@ -58,43 +67,62 @@ pub struct ListenError {
 /// Sockets that listen, on which nothing is served yet. Clients may connect already.
 #[derive(Debug)]
 pub struct Listener {
-    sockets: Vec<TcpListener>,
+    sockets: Vec<Socket>,
     limits: Limits,
+    tls: Option<Tls>,
 }
+
+#[derive(Debug)]
+enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixSocket),
+}
+
+/// What connections are made of, whatever kind they are.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+type Accepted = (Box<dyn Stream>, OwnedSemaphorePermit);
 
 impl Listener {
     /// Listens on `ip`: an address, a host name (all its addresses), or every interface if it is empty or `*`.
     /// `flags` names the settings that `ip` and `port` come from, for the error.
     pub async fn bind(flags: &'static str, ip: &str, port: u16, limits: Limits) -> Result<Self, ListenError> {
-        // With port 0 the kernel chooses for the first address, and for the second that port may be taken.
-        let mut attempts = if port == 0 { 8 } else { 1 };
-        loop {
-            let sockets = match host_of(ip) {
-                Some(host) => bind_host(host, port).await,
-                None => bind_everywhere(port).await,
-            };
-            attempts -= 1;
-            match sockets {
-                Ok(sockets) => return Ok(Self { sockets, limits }),
-                Err((_, error)) if error.kind() == io::ErrorKind::AddrInUse && attempts > 0 => {}
-                Err((address, error)) => {
-                    return Err(ListenError { address, flags, reason: explain(&error, port) });
-                }
-            }
+        match address::bind(ip, port).await {
+            Ok(sockets) => Ok(Self { sockets: sockets.into_iter().map(Socket::Tcp).collect(), limits, tls: None }),
+            Err((address, reason)) => Err(ListenError { address, flags, reason }),
         }
     }
 
-    /// Where it listens; with port 0 the kernel has chosen one.
+    /// Listens at a Unix socket, whose file has the mode that the umask leaves and is removed at the end. A stale file is
+    /// replaced; one where somebody answers is an error. `flag` names the setting, for the error.
+    pub async fn bind_unix(flag: &'static str, path: &Path, limits: Limits) -> Result<Self, ListenError> {
+        match UnixSocket::bind(path).await {
+            Ok(socket) => Ok(Self { sockets: vec![Socket::Unix(socket)], limits, tls: None }),
+            Err(reason) => Err(ListenError { address: path.display().to_string(), flags: flag, reason }),
+        }
+    }
+
+    /// The same sockets, on which TLS is spoken.
+    #[must_use]
+    pub fn with_tls(self, tls: Tls) -> Self {
+        Self { tls: Some(tls), ..self }
+    }
+
+    /// The TCP addresses where it listens; with port 0 the kernel has chosen one.
     #[must_use]
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect()
+        let address = |socket: &Socket| match socket {
+            Socket::Tcp(socket) => socket.local_addr().ok(),
+            Socket::Unix(_) => None,
+        };
+        self.sockets.iter().filter_map(address).collect()
     }
 
     /// Serves until `stop`, then closes idle connections, finishes the requests that are under way, and returns.
     pub async fn serve(self, name: &'static str, router: Router, stop: CancellationToken) {
-        for address in self.addresses() {
-            info!(listener = name, %address, "Listening on http://{address} ({name})");
-        }
+        self.announce(name);
         let permits = Arc::new(Semaphore::new(self.limits.connections_max));
         let (sender, mut accepted) = mpsc::channel(1);
         let mut accepting = JoinSet::new();
@@ -104,21 +132,20 @@ impl Listener {
         drop(sender);
         let graceful = GracefulShutdown::new();
         let mut connections = JoinSet::new();
+        let connection = Connection { limits: self.limits.clone(), tls: self.tls.clone(), router, stop: stop.clone() };
+        let mut changes = pin!(watch_files(self.tls));
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
                 Some((stream, permit)) = accepted.recv() => {
-                    let connection = connect(&self.limits, stream, router.clone());
-                    let watched = graceful.watch(connection);
+                    let served = connection.clone().serve(stream, graceful.watcher());
                     connections.spawn(async move {
                         let _permit = permit;
-                        if let Err(error) = watched.await {
-                            // A port scan, a readiness check, a client that left: nothing that anybody has to know.
-                            debug!(%error, "A connection ended: {error}");
-                        }
+                        served.await;
                     });
                 }
                 Some(_) = connections.join_next() => {}
+                () = &mut changes => {}
             }
         }
         // The sockets close first: whoever comes now is refused at once, and asks another replica.
@@ -129,19 +156,42 @@ impl Listener {
         }
         connections.shutdown().await;
     }
+
+    fn announce(&self, name: &'static str) {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        for socket in &self.sockets {
+            match socket {
+                Socket::Tcp(socket) => match socket.local_addr() {
+                    Ok(address) => info!(listener = name, %address, "Listening on {scheme}://{address} ({name})"),
+                    Err(error) => debug!(%error, "A socket without an address: {error}"),
+                },
+                Socket::Unix(socket) => {
+                    let path = socket.path().display();
+                    info!(listener = name, %path, "Listening for {scheme} at the socket {path} ({name})");
+                }
+            }
+        }
+    }
 }
 
-type Accepted = (TcpStream, OwnedSemaphorePermit);
+/// Looks at the files of TLS again and again.
+async fn watch_files(tls: Option<Tls>) {
+    let Some(tls) = tls else { return std::future::pending().await };
+    loop {
+        sleep(tls.poll_interval()).await;
+        tls.poll();
+    }
+}
 
 /// Accepts for ever. No error may end it: most pass, and a full file table empties again.
-async fn accept(socket: TcpListener, permits: Arc<Semaphore>, sender: mpsc::Sender<Accepted>) {
+async fn accept(socket: Socket, permits: Arc<Semaphore>, sender: mpsc::Sender<Accepted>) {
     loop {
         if permits.available_permits() == 0 {
             warn!("The limit of connections is reached; new ones wait until others end");
         }
         let Ok(permit) = permits.clone().acquire_owned().await else { return };
         match socket.accept().await {
-            Ok((stream, _)) => {
+            Ok(stream) => {
                 if sender.send((stream, permit)).await.is_err() {
                     return;
                 }
@@ -155,6 +205,20 @@ async fn accept(socket: TcpListener, permits: Arc<Semaphore>, sender: mpsc::Send
     }
 }
 
+impl Socket {
+    async fn accept(&self) -> io::Result<Box<dyn Stream>> {
+        match self {
+            Self::Tcp(socket) => {
+                let (stream, _) = socket.accept().await?;
+                // Answers are small and come at once; waiting to fill a packet would only delay them.
+                let _ = stream.set_nodelay(true);
+                Ok(Box::new(stream))
+            }
+            Self::Unix(socket) => Ok(Box::new(socket.accept().await?)),
+        }
+    }
+}
+
 fn concerns_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -162,92 +226,38 @@ fn concerns_one_connection(error: &io::Error) -> bool {
     )
 }
 
-fn connect(
-    limits: &Limits,
-    stream: TcpStream,
+/// What every connection of a listener needs.
+#[derive(Clone)]
+struct Connection {
+    limits: Limits,
+    tls: Option<Tls>,
     router: Router,
-) -> http1::Connection<TokioIo<Lingering>, TowerToHyperService<Router>> {
-    // Answers are small and come at once; waiting to fill a packet would only delay them.
-    let _ = stream.set_nodelay(true);
-    http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.head_timeout)
-        .max_header_size(limits.head_bytes_max)
-        .serve_connection(TokioIo::new(Lingering::new(stream)), TowerToHyperService::new(router))
+    stop: CancellationToken,
 }
 
-/// The host to listen on, without the brackets that IPv6 has in URLs; `None`: every interface.
-fn host_of(ip: &str) -> Option<&str> {
-    let ip = ip.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(ip);
-    (!ip.is_empty() && ip != "*").then_some(ip)
-}
-
-type BindError = (String, io::Error);
-
-async fn bind_everywhere(port: u16) -> Result<Vec<TcpListener>, BindError> {
-    let mut sockets = Vec::new();
-    // On most machines the IPv6 socket takes IPv4 as well, and then the second one is refused: that is no fault.
-    match bind_one((Ipv6Addr::UNSPECIFIED, port).into()).await {
-        Ok(socket) => sockets.push(socket),
-        Err((_, error)) if lacks_address(&error) => {}
-        Err(error) => return Err(error),
-    }
-    let port = sockets.first().and_then(|socket| socket.local_addr().ok()).map_or(port, |address| address.port());
-    match bind_one((Ipv4Addr::UNSPECIFIED, port).into()).await {
-        Ok(socket) => sockets.push(socket),
-        Err((_, error)) if error.kind() == io::ErrorKind::AddrInUse && !sockets.is_empty() => {}
-        Err(error) => return Err(error),
-    }
-    Ok(sockets)
-}
-
-async fn bind_host(host: &str, port: u16) -> Result<Vec<TcpListener>, BindError> {
-    let several = |error| (format!("{host}:{port}"), error);
-    let mut ips: Vec<IpAddr> = match host {
-        // Not every machine's files say so, and clients try both.
-        "localhost" => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
-        _ => tokio::net::lookup_host((host, port)).await.map_err(several)?.map(|address| address.ip()).collect(),
-    };
-    ips.dedup();
-    let alone = ips.len() == 1;
-    let (mut sockets, mut port) = (Vec::<TcpListener>::new(), port);
-    for ip in ips {
-        match bind_one((ip, port).into()).await {
-            Ok(socket) => {
-                port = socket.local_addr().map_err(several)?.port();
-                sockets.push(socket);
-            }
-            Err((address, error)) if lacks_address(&error) && !alone => {
-                debug!(address, "This machine has no {address}, one of the addresses of {host}");
-            }
-            Err(error) => return Err(error),
+impl Connection {
+    async fn serve(self, stream: Box<dyn Stream>, watcher: Watcher) {
+        let stream = Lingering::new(stream);
+        match self.tls.clone() {
+            None => self.http(stream, watcher).await,
+            // The handshake is part of this connection's own task: a client that says nothing holds up nobody else.
+            Some(tls) => tokio::select! {
+                () = self.stop.cancelled() => {}
+                Some(stream) = tls.accept(stream) => self.http(stream, watcher).await,
+                else => {}
+            },
         }
     }
-    if sockets.is_empty() {
-        return Err(several(io::ErrorKind::AddrNotAvailable.into()));
-    }
-    Ok(sockets)
-}
 
-async fn bind_one(address: SocketAddr) -> Result<TcpListener, BindError> {
-    TcpListener::bind(address).await.map_err(|error| (address.to_string(), error))
-}
-
-/// Whether the machine doesn't have the address, or not even its family.
-fn lacks_address(error: &io::Error) -> bool {
-    const NO_SUCH_FAMILY: i32 = 97;
-    error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(NO_SUCH_FAMILY)
-}
-
-fn explain(error: &io::Error, port: u16) -> String {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => format!(
-            "another program listens there. 'ss -ltnp sport = :{port}' shows which; stop it, or choose another port"
-        ),
-        io::ErrorKind::PermissionDenied => {
-            format!("not permitted; ports below 1024 belong to root, and this is {port}: choose a higher one")
+    async fn http<S: Stream + 'static>(&self, stream: S, watcher: Watcher) {
+        let served = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.limits.head_timeout)
+            .max_header_size(self.limits.head_bytes_max)
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(self.router.clone()));
+        if let Err(error) = watcher.watch(served).await {
+            // A port scan, a readiness check, a client that left: nothing that anybody has to know.
+            debug!(%error, "A connection ended: {error}");
         }
-        io::ErrorKind::AddrNotAvailable => "this machine does not have that address".to_owned(),
-        _ => error.to_string(),
     }
 }

@@ -7,7 +7,6 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 
 /// How long we listen to what nobody will read.
@@ -19,12 +18,12 @@ const SILENCE_MAX: Duration = Duration::from_millis(300);
 /// How much of it we take.
 const LINGER_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// A TCP stream that, once our side is shut down, takes in what still arrives until the client closes too.
+/// A stream that, once our side is shut down, takes in what still arrives until the client closes too.
 ///
 /// If a socket is closed while unread bytes lie in it, the kernel resets the connection, and the reset can overtake the
 /// answer: a client that is refused before its body is read would see a broken pipe instead of the 403.
-pub(super) struct Lingering {
-    stream: TcpStream,
+pub(super) struct Lingering<S> {
+    stream: S,
     ending: Option<Ending>,
 }
 
@@ -34,20 +33,20 @@ struct Ending {
     taken: usize,
 }
 
-impl Lingering {
+impl<S> Lingering<S> {
     /// Wraps a stream.
-    pub(super) fn new(stream: TcpStream) -> Self {
+    pub(super) fn new(stream: S) -> Self {
         Self { stream, ending: None }
     }
 }
 
-impl AsyncRead for Lingering {
+impl<S: AsyncRead + Unpin> AsyncRead for Lingering<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
-impl AsyncWrite for Lingering {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Lingering<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use pointsman::activity::LastActivity;
 use pointsman::api::auth::{AuthSettings, Authenticator};
+use pointsman::api::listen::tls::Tls;
 use pointsman::api::listen::{Limits, Listener};
 use pointsman::api::{self, ApiSettings, ApiState};
 use pointsman::clock::{Clock, SharedClock};
@@ -131,6 +132,8 @@ pub(crate) struct Setup {
     pub(crate) settings: ApiSettings,
     /// The listener.
     pub(crate) limits: Limits,
+    /// The TLS of the listener.
+    pub(crate) tls: Option<Tls>,
 }
 
 impl Default for Setup {
@@ -139,6 +142,7 @@ impl Default for Setup {
             auth: AuthSettings { tokens: vec![TOKEN.into()], jwt: None },
             settings: ApiSettings::default(),
             limits: Limits { stop_timeout: Duration::from_secs(2), ..Limits::default() },
+            tls: None,
         }
     }
 }
@@ -190,6 +194,10 @@ impl Api {
         let listener = Listener::bind("--api-ip, --api-port", "127.0.0.1", 0, setup.limits).await.expect("a free port");
         let address = listener.addresses()[0];
         let activity = Arc::new(FakeActivity::default());
+        let listener = match setup.tls {
+            Some(tls) => listener.with_tls(tls),
+            None => listener,
+        };
         let state = ApiState::new(routes.clone(), auth.clone(), readiness.clone(), setup.settings);
         let state = state.with_last_activity(activity.clone());
         lifecycle.spawn_front("api", listener.serve("api", api::router(state), lifecycle.draining()));

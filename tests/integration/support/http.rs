@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -34,9 +34,14 @@ impl Reply {
     }
 }
 
+/// What a connection is made of: TCP, TLS, a Unix socket.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
 /// A connection.
 pub(crate) struct Connection {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     unread: Vec<u8>,
 }
 
@@ -44,7 +49,12 @@ impl Connection {
     /// Connects.
     pub(crate) async fn open(address: SocketAddr) -> Self {
         let stream = timeout(PATIENCE, TcpStream::connect(address)).await.expect("connects in time").expect("connects");
-        Self { stream, unread: Vec::new() }
+        Self::over(stream)
+    }
+
+    /// HTTP over something that is connected already.
+    pub(crate) fn over(stream: impl Stream + 'static) -> Self {
+        Self { stream: Box::new(stream), unread: Vec::new() }
     }
 
     /// Sends bytes; that the other side has gone shows when its answer is read.
@@ -93,7 +103,8 @@ impl Connection {
 
     /// Whether nothing arrives for a while: for answers that must not come.
     pub(crate) async fn is_silent(&mut self, time: Duration) -> bool {
-        self.unread.is_empty() && timeout(time, self.stream.readable()).await.is_err()
+        let mut byte = [0];
+        self.unread.is_empty() && timeout(time, self.stream.read(&mut byte)).await.is_err()
     }
 
     async fn until(&mut self, end: &[u8]) -> Option<Vec<u8>> {
@@ -170,7 +181,7 @@ impl Server {
             while let Ok((stream, _)) = listener.accept().await {
                 let (answer, sender) = (answer.clone(), sender.clone());
                 connections.spawn(async move {
-                    let mut connection = Connection { stream, unread: Vec::new() };
+                    let mut connection = Connection::over(stream);
                     let Some(head) = connection.until(b"\r\n\r\n").await else { return };
                     let head = String::from_utf8_lossy(&head).into_owned();
                     let _ = sender.send(head.clone());

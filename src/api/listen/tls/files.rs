@@ -1,0 +1,80 @@
+//! Certificates and keys in their files.
+
+use std::path::Path;
+
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+
+use super::super::super::files;
+use super::TlsError;
+
+/// Bundles of authorities may be long; nothing else is.
+const BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// A certificate with what leads to its authority, and the key that belongs to it.
+pub(super) struct Pair {
+    /// The certificate first.
+    pub(super) chain: Vec<CertificateDer<'static>>,
+    /// Its key.
+    pub(super) key: PrivateKeyDer<'static>,
+}
+
+impl Pair {
+    /// Reads both and checks that they belong together.
+    pub(super) fn read(flags: &str, cert_file: &Path, key_file: &Path) -> Result<Self, TlsError> {
+        let (cert_flag, key_flag) = (format!("{flags}-cert"), format!("{flags}-key"));
+        let chain = certificates(&cert_flag, cert_file)?;
+        let key = key(&key_flag, key_file)?;
+        let provider = CryptoProvider::get_default()
+            .cloned()
+            .unwrap_or_else(|| std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+        match CertifiedKey::from_der(chain.clone(), key.clone_key(), &provider) {
+            Ok(_) => Ok(Self { chain, key }),
+            Err(rustls::Error::InconsistentKeys(_)) => {
+                let says = format!("it does not belong to the key of {key_flag}, {}", key_file.display());
+                Err(TlsError::new(cert_flag, cert_file, says))
+            }
+            Err(rustls::Error::InvalidCertificate(error)) => Err(TlsError::new(cert_flag, cert_file, error)),
+            Err(error) => Err(TlsError::new(key_flag, key_file, error)),
+        }
+    }
+}
+
+/// All certificates in a file, at least one.
+pub(super) fn certificates(flag: &str, file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let text = read(flag, file)?;
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    let certificates = certificates.map_err(|error| TlsError::new(flag, file, error))?;
+    if certificates.is_empty() {
+        return Err(TlsError::new(flag, file, "it holds no certificate in PEM ('-----BEGIN CERTIFICATE-----')"));
+    }
+    Ok(certificates)
+}
+
+fn key(flag: &str, file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let text = read(flag, file)?;
+    let has = |sign: &str| text.windows(sign.len()).any(|window| window == sign.as_bytes());
+    if has("BEGIN ENCRYPTED PRIVATE KEY") || has("Proc-Type: 4,ENCRYPTED") {
+        let name = file.display();
+        let says = format!(
+            "the key is encrypted, and Pointsman takes no passphrase. Decrypt it with \
+             'openssl pkey -in {name} -out {name}.plain' and name that file"
+        );
+        return Err(TlsError::new(flag, file, says));
+    }
+    PrivateKeyDer::from_pem_slice(&text).map_err(|error| {
+        let says = match error {
+            rustls::pki_types::pem::Error::NoItemsFound => {
+                "it holds no private key in PEM ('-----BEGIN PRIVATE KEY-----')".to_owned()
+            }
+            error => error.to_string(),
+        };
+        TlsError::new(flag, file, says)
+    })
+}
+
+fn read(flag: &str, file: &Path) -> Result<Vec<u8>, TlsError> {
+    files::read(file, BYTES_MAX).map_err(|error| TlsError::new(flag, file, format_args!("it can't be read: {error}")))
+}
