@@ -7,6 +7,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
 use super::{Exit, complain, floors, wiring};
+use crate::activity::Activity;
 use crate::api::auth::Authenticator;
 use crate::api::listen::{Limits, Listener};
 use crate::api::{self, ApiState, pages};
@@ -81,15 +82,26 @@ async fn serve(config: &Config) -> Result<(), Failed> {
 
     let fleet = Arc::new(Fleet::new());
     let control = wiring::control_settings(config);
-    let control = ControlPlane::start(&lifecycle, &readiness, clock, store.clone(), fleet.clone(), control);
+    let control = ControlPlane::start(&lifecycle, &readiness, clock.clone(), store.clone(), fleet.clone(), control);
     let sources = wiring::traefik_sources(config);
     spawn_until_stopped(&lifecycle, "traefik", fleet.clone().run(sources));
-    spawn_until_stopped(&lifecycle, "traefik readiness", fleet.report(readiness.clone()));
+    spawn_until_stopped(&lifecycle, "traefik readiness", fleet.clone().report(readiness.clone()));
     if let Some(target) = &config.routing.default_target {
         spawn_until_stopped(&lifecycle, "default target", set_default_target(control.clone(), target.clone()));
     }
 
-    let state = ApiState::new(control, auth.clone(), readiness.clone(), wiring::api_settings(config));
+    let table = control.clone();
+    let activity = Activity::start(
+        &lifecycle,
+        clock,
+        store.clone(),
+        fleet,
+        Arc::new(move || table.table()),
+        Arc::new(wiring::traefik_client),
+        wiring::activity_settings(config),
+    );
+    let state = ApiState::new(control, auth.clone(), readiness.clone(), wiring::api_settings(config))
+        .with_last_activity(activity);
     lifecycle.spawn_front("api", api.serve("api", api::router(state), lifecycle.draining()));
     if let Some(pages) = pages {
         let router = pages::router(config.routing.error_target.as_ref()).map_err(Failed::configuration)?;

@@ -1,5 +1,6 @@
 //! From our configuration to what each room wants to know.
 
+use crate::activity;
 use crate::api::ApiSettings;
 use crate::api::auth::{AuthSettings, JwtSettings};
 use crate::config::{Config, EtcdConfig, Problems, TraefikApi};
@@ -7,6 +8,7 @@ use crate::control;
 use crate::route::record::RecordKeys;
 use crate::store::etcd::EtcdSettings;
 use crate::traefik::bucket::Sizes;
+use crate::traefik::client::{ClientError, TraefikClient};
 use crate::traefik::fixed;
 use crate::traefik::fleet::Source;
 use crate::traefik::rule::Space;
@@ -38,6 +40,17 @@ pub(super) fn traefik_sources(config: &Config) -> Vec<Source> {
         TraefikApi::Dns { name, port } => Source::Dns { name: name.clone(), port: *port },
     };
     config.traefik.apis.iter().map(source).collect()
+}
+
+/// A client for the Traefik whose API has this address.
+pub(super) fn traefik_client(url: &str) -> Result<TraefikClient, ClientError> {
+    let url = url.parse().map_err(|error: url::ParseError| ClientError::Silent(error.to_string()))?;
+    TraefikClient::new(url)
+}
+
+/// How it is found out when routes were last used.
+pub(super) fn activity_settings(config: &Config) -> activity::Settings {
+    activity::Settings::new(&config.etcd.prefix, tree_settings(config).space)
 }
 
 pub(super) fn api_settings(config: &Config) -> ApiSettings {
