@@ -5,7 +5,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use pointsman::activity::kernel;
+use pointsman::activity::streams::Connection;
 use pointsman::activity::{Activity, LastActivity, Settings};
+use pointsman::api;
+use pointsman::api::auth::{AuthSettings, Authenticator};
+use pointsman::api::listen::{Limits, Listener};
 use pointsman::clock::{Clock, SystemClock};
 use pointsman::control::{self, ControlPlane, Routes};
 use pointsman::lifecycle::{Lifecycle, Readiness};
@@ -22,7 +27,7 @@ use crate::support::flaky_store::FlakyStore;
 use crate::support::raw_http::RawClient;
 use crate::support::servers::{OpenWebsocket, PathServer, Upload};
 use crate::support::system::System;
-use crate::support::wait::eventually;
+use crate::support::wait::{eventually, http_get_as};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -42,12 +47,17 @@ impl Drop for Replica {
 
 impl Replica {
     async fn start(system: &System) -> Self {
-        Self::start_on(system, system.etcd.patient_store().await, Duration::from_millis(300))
+        Self::start_on(system, system.etcd.patient_store().await, often().checkpoint_interval)
     }
 
     fn start_on(system: &System, store: SharedStore, checkpoint_interval: Duration) -> Self {
+        let apis: Vec<_> = system.edges.iter().map(|edge| edge.traefik.api.clone()).collect();
+        Self::start_as(&apis, store, Settings { checkpoint_interval, ..often() })
+    }
+
+    fn start_as(apis: &[String], store: SharedStore, looks: Settings) -> Self {
         let (lifecycle, readiness, fleet) = (Lifecycle::new(), Readiness::new(), Arc::new(Fleet::new()));
-        let sources = system.edges.iter().map(|edge| Source::Url(edge.traefik.api.parse().expect("a URL"))).collect();
+        let sources = apis.iter().map(|api| Source::Url(api.parse().expect("a URL"))).collect();
         let (stopping, run) = (lifecycle.stopping(), fleet.clone().run(sources));
         lifecycle.spawn("fleet", async move {
             let _ = stopping.run_until_cancelled(run).await;
@@ -68,11 +78,6 @@ impl Replica {
         let clock = Arc::new(SystemClock);
         let control =
             ControlPlane::start(&lifecycle, &readiness, clock.clone(), store.clone(), fleet.clone(), settings);
-        let settings = Settings {
-            interval: Duration::from_millis(250),
-            checkpoint_interval,
-            ..Settings::new("pointsman", Space::Paths)
-        };
         let table = control.clone();
         let activity = Activity::start(
             &lifecycle,
@@ -81,7 +86,7 @@ impl Replica {
             fleet,
             Arc::new(move || table.table()),
             Arc::new(|url| TraefikClient::new(url.parse().expect("a URL"))),
-            settings,
+            looks,
         );
         Self { control, activity, lifecycle }
     }
@@ -131,6 +136,15 @@ impl Replica {
     async fn stop(self) {
         self.lifecycle.stop();
         self.lifecycle.finished().await.expect("a good end");
+    }
+}
+
+/// Looks that come often, and writes too.
+fn often() -> Settings {
+    Settings {
+        interval: Duration::from_millis(250),
+        checkpoint_interval: Duration::from_millis(300),
+        ..Settings::new("pointsman", Space::Paths)
     }
 }
 
@@ -354,16 +368,66 @@ async fn the_store_is_written_rarely() {
     assert!(keys.entries.iter().all(|entry| !entry.key.contains("activity")), "never in Traefik's tree");
 }
 
+/// An address that is not this machine's own by its looks: whoever has it stands for a Traefik elsewhere.
+fn elsewhere(api: &str) -> String {
+    api.replace("127.0.0.1", "[::ffff:127.0.0.1]")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_traefik_elsewhere_is_seen_through_its_neighbour() {
+    let (system, clock) = system(1).await;
+    let lifecycle = Lifecycle::new();
+    let auth = AuthSettings { tokens: vec!["right".into()], jwt: None };
+    let auth = Arc::new(Authenticator::new(&auth, Arc::new(SystemClock)).expect("usable settings"));
+    let listener = Listener::bind("--listen", "127.0.0.1", 0, Limits::default()).await.expect("a free port");
+    let port = listener.addresses()[0].port();
+    let router = api::connections::router(auth, Arc::new(kernel::outgoing));
+    lifecycle.spawn_front("connections", listener.serve("connections", router, lifecycle.draining()));
+
+    let url = format!("http://127.0.0.1:{port}/connections");
+    for (token, query, status) in [(None, "", 403), (Some("wrong"), "?port=x", 403), (Some("right"), "?port=x", 400)] {
+        let (got, body) = http_get_as(&format!("{url}{query}"), token).await.expect("an answer");
+        assert_eq!(got, status, "{body}");
+    }
+    let etcd_port = system.etcd.members[0].port;
+    let (status, body) = http_get_as(&format!("{url}?port={etcd_port}"), Some("right")).await.expect("an answer");
+    assert!(status == 200 && body.contains(&format!("[\"127.0.0.1:{etcd_port}\",\"")), "{status} {body}");
+
+    let looks =
+        |token: &str| Settings { connections_port: Some(port), connections_token: Some(token.into()), ..often() };
+    let apis = [elsewhere(&system.edges[0].traefik.api)];
+    let replica = Replica::start_as(&apis, system.etcd.patient_store().await, looks("right"));
+    let jane = PathServer::start().await;
+    replica.add("/clock", &clock.url()).await;
+    replica.add("/user/jane", &jane.url()).await;
+    let mut websocket = OpenWebsocket::open(system.edges[0].public, "/user/jane/ws").await;
+    replica.looks(&system).await;
+    for _ in 0..3 {
+        let before = now();
+        websocket.pong().await;
+        replica.moves("/user/jane", before - Duration::from_millis(10)).await;
+    }
+    // With a neighbour that refuses us, a user of an open notebook would look idle: nobody may be called so.
+    let blind = Replica::start_as(&apis, system.etcd.patient_store().await, looks("wrong"));
+    eventually("its table", PATIENCE, || async { blind.control.list().await.map(drop).map_err(|e| e.to_string()) })
+        .await;
+    replica.looks(&system).await;
+    assert_eq!(blind.try_last("/user/jane").await, None);
+    // Without any neighbour it is known that websockets can't be seen, and the rest is told.
+    let plain = Replica::start_as(&apis, system.etcd.patient_store().await, often());
+    plain.last("/user/jane").await;
+    lifecycle.stop();
+}
+
 /// The kernel's own account: who is connected where, how much was sent, and when.
 #[tokio::test]
 async fn the_kernel_tells_of_connections() {
-    use pointsman::activity::kernel;
     use tokio::io::AsyncWriteExt;
     for ip in ["127.0.0.1", "::1", "::ffff:127.0.0.1"] {
         let listener = tokio::net::TcpListener::bind((ip, 0)).await.expect("a free port");
         let server = listener.local_addr().expect("an address");
-        let seen = |found: Vec<pointsman::activity::streams::Connection>| -> Vec<_> {
-            let there = |c: &&pointsman::activity::streams::Connection| c.server.port() == server.port();
+        let seen = |found: Vec<Connection>| -> Vec<_> {
+            let there = |c: &&Connection| c.server.port() == server.port();
             found.iter().filter(there).map(|c| (c.server.ip(), c.sent, c.id)).collect()
         };
         let mut client = tokio::net::TcpStream::connect(server).await.expect("a connection");
@@ -376,7 +440,7 @@ async fn the_kernel_tells_of_connections() {
         // All ports at once, and what may be told to others, have it too; the other end of it is not for others.
         assert_eq!(seen(kernel::connections(&[], None).expect("the kernel answers")), first);
         assert_eq!(seen(kernel::outgoing(&[]).expect("the kernel answers")), first);
-        let other_end = |c: &pointsman::activity::streams::Connection| c.server.port() == peer.port();
+        let other_end = |c: &Connection| c.server.port() == peer.port();
         assert!(kernel::connections(&[], None).expect("the kernel answers").iter().any(other_end));
         assert!(!kernel::outgoing(&[]).expect("the kernel answers").iter().any(other_end));
         assert_eq!(
@@ -396,7 +460,6 @@ async fn the_kernel_tells_of_connections() {
 /// The kernel is asked every ten seconds, so that must cost next to nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn thousands_of_connections_are_read_in_no_time() {
-    use pointsman::activity::kernel;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let server = listener.local_addr().expect("an address");
     let mut pairs = Vec::new();
