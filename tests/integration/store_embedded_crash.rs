@@ -260,11 +260,7 @@ async fn a_damaged_file_is_refused_or_right() {
     let mut opened = 0;
     for (kind, (good, lock)) in [("killed", &killed), ("closed", &closed)] {
         assert!(is_right_or_refused(good, lock, &expected, kind).await, "a good file opens");
-<<<<<<< HEAD
-        for _ in 0..400 {
-=======
         for _ in 0..250 {
->>>>>>> h-store
             let mut file = good.clone();
             let what = format!("{kind}, {}", damage(&mut file));
             opened += usize::from(is_right_or_refused(&file, lock, &expected, &what).await);
