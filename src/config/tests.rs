@@ -237,8 +237,12 @@ fn every_value_is_checked_by_itself() {
         ("custom-header", "X-Only", "'X-Only' has no colon; write NAME: VALUE"),
         ("custom-header", "a b: c", "'a b' is not the name of a header"),
         ("custom-header", "X: ", "the header X has no value"),
-        ("ssl-protocol", "TLSv1", "'TLSv1' is too old to be safe, or names no one version; write TLSv1_2 or TLSv1_3, \
-          or remove it"),
+        (
+            "ssl-protocol",
+            "TLSv1",
+            "'TLSv1' is too old to be safe, or names no one version; write TLSv1_2 or TLSv1_3, \
+          or remove it",
+        ),
         ("middlewares", "limit", "'limit' is not NAME@PROVIDER, such as limit@file"),
         ("pages-url", "https://us:1", "'https://us:1' must begin with http://; our pages don't speak TLS"),
         ("pages-url", "http://0.0.0.0:8002", "'http://0.0.0.0:8002' is no address that anybody can call"),
