@@ -5,6 +5,7 @@
 
 pub mod auth;
 pub mod listen;
+pub mod metrics;
 pub mod pages;
 
 mod answer;
@@ -26,6 +27,7 @@ use crate::control::Routes;
 use crate::lifecycle::Readiness;
 use answer::Answer;
 use auth::Authenticator;
+use metrics::CallCounts;
 
 /// What shapes the API's answers.
 #[derive(Debug, Clone)]
@@ -63,6 +65,7 @@ pub struct ApiState {
     readiness: Readiness,
     settings: Arc<ApiSettings>,
     calls: Arc<Semaphore>,
+    counts: Arc<CallCounts>,
 }
 
 impl ApiState {
@@ -70,7 +73,13 @@ impl ApiState {
     #[must_use]
     pub fn new(routes: Arc<dyn Routes>, auth: Arc<Authenticator>, readiness: Readiness, settings: ApiSettings) -> Self {
         let calls = Arc::new(Semaphore::new(settings.calls_max));
-        Self { routes, auth, readiness, settings: Arc::new(settings), calls }
+        Self { routes, auth, readiness, settings: Arc::new(settings), calls, counts: Arc::default() }
+    }
+
+    /// What is counted about the calls of this API.
+    #[must_use]
+    pub fn counts(&self) -> Arc<CallCounts> {
+        self.counts.clone()
     }
 }
 
