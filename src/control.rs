@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::clock::SharedClock;
 use crate::lifecycle::{Lifecycle, Readiness};
 use crate::route::record::{Head, RecordKeys};
-use crate::route::{Route, RouteData, RouteSpec, Target};
+use crate::route::{Route, RouteData, RouteSpec, RouteTable, Target};
 use crate::store::SharedStore;
 use crate::traefik::bucket::Sizes;
 use crate::traefik::fixed;
@@ -22,11 +22,13 @@ use crate::traefik::fleet::Fleet;
 
 use counts::Counting;
 pub use counts::Counts;
+use delivery::Delivery;
 use mirror::Mirror;
 use writer::{Change, Command, Writer};
 
 mod commit;
 mod counts;
+mod delivery;
 mod mirror;
 mod projection;
 mod writer;
@@ -86,6 +88,8 @@ pub struct Settings {
     pub routes_max: usize,
     /// Take over a tree that was written with other settings.
     pub adopt_layout: bool,
+    /// The Traefiks don't read the store: they are sent what it holds.
+    pub deliver: bool,
 }
 
 /// Adds, removes, reads and lists routes. Any replica may be asked; repeating a call does no harm.
@@ -114,6 +118,11 @@ impl ControlPlane {
         let store: SharedStore = Arc::new(Counting::new(store, counts.clone()));
         let mirror = Arc::new(Mirror::new(settings.clone(), readiness.clone()));
         let (commands, queue) = mpsc::channel(QUEUE_MAX);
+        if settings.deliver {
+            let delivery = Delivery::new(mirror.clone(), fleet.clone(), readiness.clone());
+            let stopping = lifecycle.stopping();
+            lifecycle.spawn("delivery", async move { delivery.run(stopping).await });
+        }
         mirror::start(&mirror, lifecycle, &store);
         let writer =
             Writer::new(store.clone(), clock, mirror.clone(), fleet.clone(), settings.clone(), readiness.clone());
@@ -132,6 +141,13 @@ impl ControlPlane {
     #[must_use]
     pub fn counts(&self) -> Arc<Counts> {
         self.counts.clone()
+    }
+
+    /// The routes in this replica's mirror; `None` until they have been read.
+    #[must_use]
+    pub fn table(&self) -> Option<RouteTable> {
+        let view = self.mirror.read();
+        view.records_loaded.then(|| view.table.clone())
     }
 
     /// Records a route unless there is one of this prefix, and returns when every live Traefik serves what there is. `true`:

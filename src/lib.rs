@@ -8,7 +8,11 @@ pub mod store;
 
 pub mod traefik;
 
+pub mod activity;
+
 pub mod control;
+
+pub mod child;
 
 pub mod api;
 

@@ -1,9 +1,11 @@
 //! The store: keys, revisions, guarded transactions and a watch. Knows nothing about routes or Traefik.
 
+pub mod embedded;
 pub mod etcd;
 pub mod follow;
 pub mod memory;
 pub mod rules;
+mod versions;
 
 use std::sync::Arc;
 

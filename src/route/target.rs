@@ -178,6 +178,12 @@ impl Target {
         &self.dial
     }
 
+    /// Whether the server speaks TLS.
+    #[must_use]
+    pub fn is_https(&self) -> bool {
+        self.dial.starts_with("https:")
+    }
+
     /// The absolute path of the Unix socket, if the target is one.
     #[must_use]
     pub fn unix_path(&self) -> Option<&Path> {
@@ -195,6 +201,13 @@ impl Target {
     pub fn has_path(&self) -> bool {
         self.has_path
     }
+}
+
+/// A URL for Traefik without its path.
+#[must_use]
+pub fn origin(url: &str) -> &str {
+    let authority = url.find("://").map_or(0, |at| at + 3);
+    url[authority..].find('/').map_or(url, |at| &url[..authority + at])
 }
 
 impl fmt::Display for Target {

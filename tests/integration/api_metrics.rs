@@ -18,6 +18,7 @@ use pointsman::route::record::RecordKeys;
 use pointsman::route::{RouteSpec, Target};
 use pointsman::store::memory::MemoryStore;
 use pointsman::traefik::bucket::Sizes;
+use pointsman::traefik::client::Access;
 use pointsman::traefik::fixed;
 use pointsman::traefik::fleet::Fleet;
 use pointsman::traefik::rule::Space;
@@ -243,12 +244,15 @@ async fn the_control_plane_counts_its_commits_and_waits() {
             entry_points: vec!["web".to_owned()],
             space: Space::Paths,
             pages_url: None,
+            middlewares: Vec::new(),
+            servers: fixed::Servers::default(),
         },
         sizes: Sizes::default(),
         routes_max: 10,
         adopt_layout: false,
+        deliver: false,
     };
-    let fleet = Arc::new(Fleet::new());
+    let fleet = Arc::new(Fleet::new(Access::etcd()));
     let control = ControlPlane::start(
         &lifecycle,
         &readiness,

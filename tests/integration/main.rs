@@ -4,6 +4,8 @@
 
 mod support;
 
+mod activity;
+mod api_activity;
 mod api_auth;
 mod api_docs;
 mod api_http;
@@ -28,6 +30,8 @@ mod control;
 mod forward;
 mod store_auth;
 mod store_contract;
+mod store_embedded;
+mod store_embedded_crash;
 mod store_faults;
 mod store_follower;
 mod store_model;

@@ -27,6 +27,8 @@ enum Command {
     Follow,
     Read(u8),
     List(u8),
+    /// The store ends, and begins again with what it has kept.
+    Reopen,
 }
 
 /// What a guard claims of a key.
@@ -64,6 +66,7 @@ fn command() -> impl Strategy<Value = Command> {
         2 => Just(Command::Follow),
         1 => any::<u8>().prop_map(Command::Read),
         1 => any::<u8>().prop_map(Command::List),
+        1 => Just(Command::Reopen),
     ]
 }
 
@@ -231,6 +234,11 @@ async fn run(subject: &Subject, commands: &[Command]) -> Result<(), TestCaseErro
                 let entry = read.entry.map(|entry| (entry.value, entry.mod_revision));
                 prop_assert_eq!(entry.as_ref(), model.keys.get(&key(*n)));
             }
+            Command::Reopen => {
+                if subject.reopen().await {
+                    model.compacted = model.revision;
+                }
+            }
             Command::List(n) => {
                 let listing = store.list(prefix(*n)).await.expect("a store that answers");
                 prop_assert_eq!(listing.revision, model.revision);
@@ -250,6 +258,7 @@ async fn run(subject: &Subject, commands: &[Command]) -> Result<(), TestCaseErro
 
 #[rstest]
 #[case::memory(Kind::Memory, 256)]
+#[case::embedded(Kind::Embedded, 64)]
 #[case::etcd(Kind::Etcd, 48)]
 fn a_store_a_map_and_a_follower_agree(#[case] kind: Kind, #[case] cases: u32) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();

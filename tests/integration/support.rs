@@ -3,6 +3,7 @@
 pub(crate) mod api;
 pub(crate) mod certificates;
 pub(crate) mod chaos_proxy;
+pub(crate) mod embedded;
 pub(crate) mod etcd;
 pub(crate) mod fake_traefik;
 pub(crate) mod flaky_store;
@@ -10,6 +11,7 @@ pub(crate) mod http;
 pub(crate) mod pointsman;
 pub(crate) mod process;
 pub(crate) mod raw_http;
+pub(crate) mod servers;
 pub(crate) mod system;
 pub(crate) mod traefik;
 pub(crate) mod wait;

@@ -79,6 +79,11 @@ impl FromStr for Protocols {
     }
 }
 
+/// Checks that a certificate and a key can be read and belong together. `flags` is what their settings begin with.
+pub fn check_pair(flags: &str, cert: &Path, key: &Path) -> Result<(), TlsError> {
+    Pair::read(flags, cert, key).map(drop)
+}
+
 /// What a TLS listener needs to know.
 #[derive(Debug, Clone)]
 pub struct TlsSettings {
