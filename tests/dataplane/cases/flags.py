@@ -68,7 +68,11 @@ def health(world):
 def metrics_page(world):
     world.root()
     world.ask("/x")
-    seen = {}
+    try:
+        world.client(world.extra_port)
+    except ConnectionRefusedError:
+        return {"listens": False}
+    seen = {"listens": True}
     for path in ("/metrics", "/", "/metrics/"):
         client = world.client(world.extra_port)
         answer = world.ask(path, client=client)
