@@ -14,6 +14,8 @@ pub mod child;
 
 pub mod api;
 
+pub mod forward;
+
 pub mod config;
 
 pub mod cli;

@@ -11,13 +11,14 @@ use source::{Source, declared_modules, named_crates, named_rooms, without_commen
 /// A room (the first module under `src/`) and the rooms whose names may stand in it. Its own name always may.
 const ROOMS: &[(&str, &[&str])] = &[
     ("main", &["child", "cli"]),
-    ("cli", &["api", "child", "config", "control", "route", "store", "traefik"]),
+    ("cli", &["api", "child", "config", "control", "forward", "route", "store", "traefik"]),
     ("config", &["route"]),
     ("api", &["control", "route"]),
     ("child", &["traefik"]),
     ("control", &["route", "store", "traefik"]),
     ("traefik", &["route"]),
     ("store", &[]),
+    ("forward", &[]),
     ("route", &[]),
     ("clock", &[]),
     ("lifecycle", &[]),
@@ -43,10 +44,12 @@ const CRATE_HOMES: &[(&str, &[&str])] = &[
     ("reqwest", &["traefik/client", "api/pages", "api/auth", "cli/check"]),
     ("jsonwebtoken", &["api/auth"]),
     ("clap", &["cli"]),
+    ("socket2", &["forward"]),
+    ("prometheus_client", &["api/metrics"]),
     ("tokio_rustls", &["api/listen"]),
     ("rcgen", &["traefik/folder"]),
     ("command_fds", &["child"]),
-    ("rustix", &["child", "forward", "socket", "store/embedded"]),
+    ("rustix", &["child", "forward", "api/metrics"]),
     ("toml", &["config"]),
 ];
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use url::Url;
 
 use super::name;
 use super::rule::Space;
-use crate::route::Target;
+use crate::route::{self, Target};
 
 /// The path of the readiness probe, as the configurable-http-proxy has it.
 pub const SENTINEL_PATH: &str = "/_chp_healthz";
@@ -88,8 +89,8 @@ pub struct Transport {
 
 /// Traefik can't dial Unix sockets: somebody stands between.
 pub trait UnixSockets: fmt::Debug + Send + Sync {
-    /// The URL by which the server on this socket is reached.
-    fn url(&self, socket: &Path) -> Option<String>;
+    /// The address by which the server on this socket is reached.
+    fn address(&self, socket: &Path) -> Option<SocketAddr>;
 }
 
 impl Settings {
@@ -185,12 +186,13 @@ impl Settings {
     pub fn service(&self, target: &Target) -> Vec<(&'static str, String)> {
         let servers = &self.servers;
         let url = match target.unix_path() {
-            None if target.has_path() && !servers.prepend_path => target.origin().to_owned(),
+            None if target.has_path() && !servers.prepend_path => route::origin(target.dial_url()).to_owned(),
             None => target.dial_url().to_owned(),
-            // A server that can't be reached now is like one that is down: a port where nobody listens.
             Some(path) => {
-                let url = servers.unix_sockets.as_ref().and_then(|sockets| sockets.url(path));
-                url.unwrap_or_else(|| "http://127.0.0.1:1".to_owned())
+                let address = servers.unix_sockets.as_ref().and_then(|sockets| sockets.address(path));
+                // A server that can't be reached now is like one that is down: a port where nobody listens.
+                let url = target.dial_at(address.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 1))));
+                if target.has_path() && !servers.prepend_path { route::origin(&url).to_owned() } else { url }
             }
         };
         let mut fields = vec![(SERVER_URL_FIELD, url)];

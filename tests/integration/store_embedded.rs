@@ -10,7 +10,7 @@ use pointsman::route::{Route, RouteData, RouteSpec, RouteTable, Target};
 use pointsman::store::embedded::{EmbeddedSettings, EmbeddedStore, OpenError};
 use pointsman::store::{Commit, Op, Store, StoreError, Txn};
 use pointsman::traefik::bucket::Sizes;
-use pointsman::traefik::fixed::Settings;
+use pointsman::traefik::fixed::{Servers, Settings};
 use pointsman::traefik::plan::{self, Edit, Limits};
 use pointsman::traefik::rule::Space;
 use pointsman::traefik::tree::Tree;
@@ -246,8 +246,14 @@ async fn the_tree_of_10_000_routes_goes_into_one_transaction() {
         let data = RouteData::new();
         table.insert(Route { spec, target, data, created: jiff::Timestamp::UNIX_EPOCH, n: 1 }.into());
     }
-    let settings =
-        Settings { root_key: "traefik".into(), entry_points: vec!["web".into()], space: Space::Paths, pages_url: None };
+    let settings = Settings {
+        root_key: "traefik".into(),
+        entry_points: vec!["web".into()],
+        space: Space::Paths,
+        pages_url: None,
+        middlewares: Vec::new(),
+        servers: Servers::default(),
+    };
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path()).await;
     let limits = store.limits();
