@@ -8,7 +8,7 @@ import time
 
 from rig.backend import CLOSED, raw, static
 from rig.cases import group
-from rig.wire import LOOPBACK, eventually, head_of
+from rig.wire import LOOPBACK, eventually, head_of, is_deserted
 
 plain = group("plain")
 error_target = group("error-target", flags_of=lambda rig: ["--error-target", f"{rig.error_backend.target}/hub/error"])
@@ -89,6 +89,7 @@ def comes_back(world):
     seen["again, POST"] = world.ask("/x", method="POST", body=b"x").outcome
     backend.stop()
     backend.start()
+    eventually(lambda: is_deserted(backend.port))
     seen["restarted between requests, POST"] = world.ask("/x", method="POST", body=b"x").outcome
     return seen
 
@@ -101,7 +102,7 @@ def reused(world):
         backend.reset()
         first = world.ask("/x", method=method, body=body).outcome
         backend.close_connections()
-        eventually(lambda: not backend.open, 2)
+        eventually(lambda: is_deserted(backend.port))
         second = world.ask("/x", method=method, body=body).outcome
         seen[method] = [first, second]
         seen[f"{method}: requests that arrived"] = len(backend.requests)
@@ -125,7 +126,7 @@ def race(world):
         served = set()
         backend.reset()
         backend.close_connections()
-        eventually(lambda: not backend.open, 2)
+        eventually(lambda: is_deserted(backend.port))
         backend.handler = once
         answers = [world.ask("/x", method=method, body=body).outcome for _ in range(2)]
         seen[method] = answers
@@ -198,7 +199,9 @@ def page_answers(world):
         "500 with a page": static(500, b"page", PAGE),
         "empty": static(200, b"", PAGE),
         "a redirect": static(302, b"moved", [("Location", "/login")]),
-        "an encoding": static(200, gzip.compress(b"packed page", mtime=0), [("Content-Encoding", "gzip"), ("Content-Type", "text/html")]),
+        "an encoding": static(
+            200, gzip.compress(b"packed page", mtime=0), [("Content-Encoding", "gzip"), ("Content-Type", "text/html")]
+        ),
         "no type": static(200, b"page"),
         "closes": raw(b""),
     }
@@ -212,7 +215,7 @@ def page_answers(world):
             answer.header("location"),
         ]
         packed = answer.header("content-encoding") == "gzip"
-        seen[f"{title}: body"] = (gzip.decompress(answer.body) if packed else answer.body)[:40]
+        seen[f"{title}: body"] = gzip.decompress(answer.body) if packed else answer.gist
     return seen
 
 
@@ -230,7 +233,7 @@ def target_down(world):
     return {
         "dead": answer.outcome,
         "no route": missing.outcome,
-        "body": answer.text[:60],
+        "body": answer.gist,
         "type": answer.header("content-type"),
         "says back what it was asked": b"unlikely" in answer.body + missing.body,
     }
@@ -270,7 +273,7 @@ def folder(world):
     seen = {}
     for title, path in {"404": "/nothing", "503": "/dead/x"}.items():
         answer = world.ask(path)
-        seen[title] = [answer.outcome, answer.header("content-type"), answer.text]
+        seen[title] = [answer.outcome, answer.header("content-type"), answer.gist]
         seen[f"{title}: HEAD"] = [world.ask(path, method="HEAD").outcome]
     return seen
 
