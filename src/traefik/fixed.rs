@@ -10,7 +10,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use url::Url;
 
 use super::name;
-use super::rule::Space;
+use super::rule::{self, Space};
 use crate::route::{self, Target};
 
 /// The path of the readiness probe, as the configurable-http-proxy has it.
@@ -27,6 +27,9 @@ pub const MARKER_KEY: &str = "http/middlewares/marker/headers/customResponseHead
 
 /// The marker once more, for the request that the sentinel passes on to our pages.
 pub const MARKER_REQUEST_KEY: &str = "http/middlewares/marker/headers/customRequestHeaders/X-Pointsman-Revision";
+
+/// Service and middleware of the router that takes what no route takes: together they answer 404 with a page.
+pub const NOWHERE: (&str, &str) = ("noop@internal", "nowhere");
 
 /// Where a service's address stands behind its name.
 pub const SERVER_URL_FIELD: &str = "loadbalancer/servers/0/url";
@@ -179,6 +182,24 @@ impl Settings {
         put("http/middlewares/nowhere/errors/query", "/error/{status}?url={url}");
         put("http/middlewares/nowhere/errors/errorRequestHeaders", "X-Pointsman-None");
         keys
+    }
+
+    /// Whether there is a page for what no route takes.
+    #[must_use]
+    pub fn has_pages(&self) -> bool {
+        self.pages_url.is_some()
+    }
+
+    /// The fields of the middleware that cuts the path of a route's place from its requests; `None` if nothing is cut.
+    ///
+    /// Traefik's own middleware for prefixes leaves a prefix that was sent in another spelling, so it isn't used.
+    #[must_use]
+    pub fn cut(&self, place: &str) -> Option<Vec<(&'static str, String)>> {
+        if self.servers.include_prefix {
+            return None;
+        }
+        let expression = rule::own_path(self.space, place)?;
+        Some(vec![("replacePathRegex/regex", expression), ("replacePathRegex/replacement", "/".to_owned())])
     }
 
     /// The fields of a route's service: keys behind its name, and values.
