@@ -26,6 +26,7 @@ use crate::control::Routes;
 use crate::lifecycle::Readiness;
 use answer::Answer;
 use auth::Authenticator;
+pub use routes::{listed, would_record};
 
 /// What shapes the API's answers.
 #[derive(Debug, Clone)]

@@ -24,6 +24,8 @@ use delivery::Delivery;
 use mirror::Mirror;
 use writer::{Change, Command, Writer};
 
+pub mod bulk;
+
 mod commit;
 mod delivery;
 mod mirror;

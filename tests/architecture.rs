@@ -40,7 +40,7 @@ const CRATE_HOMES: &[(&str, &[&str])] = &[
     ("hyper_util", &["api"]),
     ("http_body_util", &["api"]),
     ("tower", &["api"]),
-    ("reqwest", &["traefik/client", "api/pages", "api/auth", "cli/check"]),
+    ("reqwest", &["traefik/client", "api/pages", "api/auth", "cli/check", "cli/routes/client"]),
     ("jsonwebtoken", &["api/auth"]),
     ("clap", &["cli"]),
     ("tokio_rustls", &["api/listen"]),
