@@ -10,6 +10,7 @@ mod routes;
 mod serve;
 mod sources;
 pub mod traefik_config;
+mod traefik_file;
 mod wiring;
 
 use std::ffi::OsString;

@@ -59,7 +59,7 @@ pub(super) fn tls_options(flags: &str) -> [Arg; 3] {
 /// What was said of https.
 pub(super) fn tls(options: &ArgMatches) -> Tls {
     let path = |name: &str| options.get_one::<PathBuf>(name).cloned();
-    Tls { ca: path("ca"), pair: path("cert").zip(path("key")), pinned: false }
+    Tls { ca: path("ca"), pair: path("cert").zip(path("key")), pinned: None }
 }
 
 /// Reads and writes it.

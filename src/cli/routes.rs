@@ -2,4 +2,5 @@
 
 pub(super) mod client;
 pub(super) mod here;
+mod pinned;
 pub(super) mod table;

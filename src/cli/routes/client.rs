@@ -14,6 +14,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::time::{Instant, sleep};
 use url::Url;
 
+use super::pinned;
 use super::table::{Table, shorten};
 use crate::route::RouteSpec;
 
@@ -49,8 +50,8 @@ pub(in crate::cli) struct Tls {
     pub(in crate::cli) ca: Option<PathBuf>,
     /// Our certificate and its key, where one is asked for.
     pub(in crate::cli) pair: Option<(PathBuf, PathBuf)>,
-    /// The certificate in `ca` is the other side's own, so its name doesn't matter.
-    pub(in crate::cli) pinned: bool,
+    /// The other side's own certificate, of which we have the file: then no authority is asked.
+    pub(in crate::cli) pinned: Option<PathBuf>,
 }
 
 /// What became of a change.
@@ -80,6 +81,13 @@ pub(in crate::cli) struct Answer {
     pub(in crate::cli) status: u16,
     /// Its body.
     pub(in crate::cli) body: Vec<u8>,
+}
+
+impl Answer {
+    /// The body as text.
+    pub(in crate::cli) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
 }
 
 impl FromStr for Address {
@@ -150,7 +158,7 @@ impl ApiClient {
 
     /// Whether a Pointsman answers there; otherwise who does, or why nobody.
     pub(in crate::cli) async fn is_pointsman(&self) -> Result<bool, String> {
-        let answer = self.call(Method::GET, "/api/", None).await?;
+        let answer = self.page("/api/").await?;
         let about: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
         Ok(answer.status == 200 && about["name"] == "pointsman")
     }
@@ -224,6 +232,11 @@ impl ApiClient {
         }
     }
 
+    /// A page, as it is now.
+    pub(in crate::cli) async fn page(&self, path: &str) -> Result<Answer, String> {
+        self.call(Method::GET, path, None).await
+    }
+
     /// One call, with each token until one is not refused.
     pub(in crate::cli) async fn call(
         &self,
@@ -267,6 +280,9 @@ impl ApiClient {
                 "{shown} takes connections but does not answer in time; look at that proxy's log, or restart it"
             );
         }
+        if why.contains("corrupt message") {
+            return format!("{shown} does not speak TLS ({why}); write http:// in place of https://");
+        }
         if why.contains("certificate") {
             return format!(
                 "{shown} can't be trusted ({why}); name the certificates that its own must lead to by --ca"
@@ -290,10 +306,13 @@ fn with_tls(mut http: reqwest::ClientBuilder, tls: &Tls) -> Result<reqwest::Clie
     let wrong = |flag: &str, path: &Path, error: &reqwest::Error| {
         format!("{flag}: {} is not PEM that can be used ({})", path.display(), innermost(error))
     };
+    if let Some(cert) = &tls.pinned {
+        return Ok(http.tls_backend_preconfigured(pinned::config(cert, tls.pair.as_ref())?));
+    }
     if let Some(ca) = &tls.ca {
         let certificates =
             Certificate::from_pem_bundle(&read("--ca", ca)?).map_err(|error| wrong("--ca", ca, &error))?;
-        http = http.tls_certs_only(certificates).tls_danger_accept_invalid_hostnames(tls.pinned);
+        http = http.tls_certs_only(certificates);
     }
     if let Some((cert, key)) = &tls.pair {
         let mut pem = read("--cert", cert)?;

@@ -111,7 +111,7 @@ pub(in crate::cli) fn api_address(config: &Config) -> Address {
 /// What TLS needs to reach our own API: its certificate is in the settings.
 pub(in crate::cli) fn api_trust(config: &Config, tls: &Tls) -> Tls {
     match &config.api.tls {
-        Some(own) if tls.ca.is_none() => Tls { ca: Some(own.cert.clone()), pinned: true, ..tls.clone() },
+        Some(own) if tls.ca.is_none() => Tls { pinned: Some(own.cert.clone()), ..tls.clone() },
         _ => tls.clone(),
     }
 }

@@ -62,6 +62,12 @@ pub fn our_user() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
+/// Whether we may make files in a folder.
+#[must_use]
+pub fn may_write(folder: &Path) -> bool {
+    rustix::fs::access(folder, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK).is_ok()
+}
+
 fn held(lock: &Path) -> Held {
     let file = match File::open(lock) {
         Ok(file) => file,
