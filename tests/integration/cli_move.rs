@@ -277,7 +277,8 @@ fn from_a_folder_to_etcd_and_back_is_the_identity() {
             let read = std::fs::read_to_string(&file).expect("a file");
             prop_assert_eq!(&timeless(&read), &table);
             let sorted: Vec<&str> = read.lines().filter_map(|line| line.strip_prefix('"')).collect();
-            prop_assert!(read.ends_with("}\n") && sorted.len() == table.as_object().map_or(0, serde_json::Map::len));
+            let is_whole = read.ends_with("}\n") && sorted.len() == table.as_object().map_or(0, serde_json::Map::len);
+            prop_assert!(is_whole);
         }
         Ok(())
     };
