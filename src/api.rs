@@ -4,8 +4,10 @@
 //! its body read. `docs/api.md` says what clients may rely on.
 
 pub mod auth;
+pub mod connections;
 pub mod files;
 pub mod listen;
+pub mod metrics;
 pub mod pages;
 
 mod answer;
@@ -22,10 +24,12 @@ use axum::routing::any;
 use serde_json::json;
 use tokio::sync::Semaphore;
 
+use crate::activity::{LastActivity, Unknown};
 use crate::control::Routes;
 use crate::lifecycle::Readiness;
 use answer::Answer;
 use auth::Authenticator;
+use metrics::CallCounts;
 pub use routes::{listed, would_record};
 
 /// What shapes the API's answers.
@@ -33,6 +37,8 @@ pub use routes::{listed, would_record};
 pub struct ApiSettings {
     /// The first segment of a route is a host name.
     pub host_routing: bool,
+    /// Targets may be Unix sockets: whoever serves the routes can reach them.
+    pub unix_targets: bool,
     /// Every call is answered within this time: hubs of version 4 and 5 hang up after 10 s.
     pub deadline: Duration,
     /// The longest body that is read, in bytes. The hub's are below 1 KiB.
@@ -45,6 +51,7 @@ impl Default for ApiSettings {
     fn default() -> Self {
         Self {
             host_routing: false,
+            unix_targets: false,
             // A little more than the control plane takes at most, whose answer says better what is missing.
             deadline: Duration::from_millis(7800),
             body_bytes_max: 64 * 1024,
@@ -57,18 +64,40 @@ impl Default for ApiSettings {
 #[derive(Clone)]
 pub struct ApiState {
     routes: Arc<dyn Routes>,
+    activity: Arc<dyn LastActivity>,
     auth: Arc<Authenticator>,
     readiness: Readiness,
     settings: Arc<ApiSettings>,
     calls: Arc<Semaphore>,
+    counts: Arc<CallCounts>,
 }
 
 impl ApiState {
-    /// The API over `routes`.
+    /// The API over `routes`. Nothing is known about when they were last used.
     #[must_use]
     pub fn new(routes: Arc<dyn Routes>, auth: Arc<Authenticator>, readiness: Readiness, settings: ApiSettings) -> Self {
         let calls = Arc::new(Semaphore::new(settings.calls_max));
-        Self { routes, auth, readiness, settings: Arc::new(settings), calls }
+        Self {
+            routes,
+            activity: Arc::new(Unknown),
+            auth,
+            readiness,
+            settings: Arc::new(settings),
+            calls,
+            counts: Arc::default(),
+        }
+    }
+
+    /// The same, and `activity` knows when routes were last used.
+    #[must_use]
+    pub fn with_last_activity(self, activity: Arc<dyn LastActivity>) -> Self {
+        Self { activity, ..self }
+    }
+
+    /// What is counted about the calls of this API.
+    #[must_use]
+    pub fn counts(&self) -> Arc<CallCounts> {
+        self.counts.clone()
     }
 }
 

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use supervise::Supervisor;
 
 /// How long a child may take to end after it was asked, before it is killed. The hub gives us 1 s in all.
-const STOP_WAIT: Duration = Duration::from_millis(600);
+const STOP_WAIT: Duration = Duration::from_millis(500);
 
 /// What a child is started with.
 #[derive(Debug)]

@@ -8,11 +8,15 @@ pub mod store;
 
 pub mod traefik;
 
+pub mod activity;
+
 pub mod control;
 
 pub mod child;
 
 pub mod api;
+
+pub mod forward;
 
 pub mod config;
 

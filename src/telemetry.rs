@@ -1,5 +1,8 @@
 //! Logs: one line an event, to stderr, as text or JSON.
 
+pub mod durations;
+pub mod seldom;
+
 use std::fmt;
 use std::io;
 use std::str::FromStr;

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::answer::Answer;
 use super::auth::{Grant, Refusal, Scope};
 use super::{ApiSettings, ApiState};
-use crate::route::{Route, RouteData, RouteSpec, SpecError, Target};
+use crate::route::{Route, RouteData, RouteSpec, SpecError, Target, TargetError};
 use view::{Listing, RouteView};
 
 /// What comes before the path of a route.
@@ -63,19 +63,23 @@ async fn list(state: &ApiState, grant: &Grant, query: Option<&str>) -> Result<An
     within(grant, &RouteSpec::root())?;
     let inactive_since = query::inactive_since(query.unwrap_or_default())
         .map_err(|error| Answer::as_chp(StatusCode::BAD_REQUEST, error.to_string()))?;
-    let mut routes = state.routes.list().await?;
-    if inactive_since.is_some() {
-        // When a route was last used isn't known yet, and an active server taken for an idle one would be culled.
-        routes.clear();
+    let routes = state.routes.list().await?;
+    let last = state.activity.of(&routes);
+    let mut listed: Vec<_> =
+        routes.iter().enumerate().map(|(at, route)| (&**route, last.as_ref().map(|last| last[at]))).collect();
+    if let Some(since) = inactive_since {
+        // A route of which nobody knows when it was last used is never called inactive: an active server would be culled.
+        listed.retain(|(_, last)| last.is_some_and(|last| last < since));
     }
-    Ok(Answer::json(StatusCode::OK, &Listing { routes: &routes, host_routing: state.settings.host_routing }))
+    Ok(Answer::json(StatusCode::OK, &Listing { routes: &listed, host_routing: state.settings.host_routing }))
 }
 
 async fn get(state: &ApiState, grant: &Grant, spec: &RouteSpec) -> Result<Answer, Answer> {
     within(grant, spec)?;
     Ok(match state.routes.get(spec).await? {
         Some(route) => {
-            Answer::json(StatusCode::OK, &RouteView { route: &route, host_routing: state.settings.host_routing })
+            let last = state.activity.of(std::slice::from_ref(&route)).map(|last| last[0]);
+            Answer::json(StatusCode::OK, &RouteView { route: &route, last, host_routing: state.settings.host_routing })
         }
         None => Answer::empty(StatusCode::NOT_FOUND),
     })
@@ -88,7 +92,9 @@ async fn post(state: &ApiState, grant: &Grant, spec: RouteSpec, request: Request
     body::target(&data)?;
     let (target, data) =
         kept(&spec, data, &state.settings).map_err(|says| Answer::sentence(StatusCode::BAD_REQUEST, says))?;
-    state.routes.add(spec, target, data).await?;
+    state.routes.add(spec.clone(), target, data).await?;
+    // As in configurable-http-proxy, also if it changed nothing.
+    state.activity.posted(&spec);
     Ok(Answer::empty(StatusCode::CREATED))
 }
 
@@ -96,6 +102,9 @@ async fn post(state: &ApiState, grant: &Grant, spec: RouteSpec, request: Request
 fn kept(spec: &RouteSpec, mut data: RouteData, settings: &ApiSettings) -> Result<(Target, RouteData), String> {
     let target = data.get("target").and_then(Value::as_str).ok_or(body::NO_TARGET)?;
     let target = Target::parse(target).map_err(|error| error.to_string())?;
+    if target.unix_path().is_some() && !settings.unix_targets {
+        return Err(TargetError::UnixSocket.to_string());
+    }
     if spec.is_root() && data.contains_key("user") && data.contains_key("jupyterhub") {
         // Many clients resolve `/api/routes/user/..` before they send it: a user of that name would get the hub's place.
         return Err("a user's server can't have the route '/'; is the user's name '.' or '..'?".to_owned());
@@ -129,7 +138,8 @@ pub fn would_record(
 /// Each route's record as `GET /api/routes` lists it, by path.
 #[must_use]
 pub fn listed(routes: &[Arc<Route>], settings: &ApiSettings) -> Value {
-    json!(Listing { routes, host_routing: settings.host_routing })
+    let routes: Vec<_> = routes.iter().map(|route| (&**route, None)).collect();
+    json!(Listing { routes: &routes, host_routing: settings.host_routing })
 }
 
 async fn delete(state: &ApiState, grant: &Grant, spec: RouteSpec) -> Result<Answer, Answer> {

@@ -2,19 +2,23 @@
 
 mod files;
 
-use std::net::TcpListener;
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::SecretString;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 use url::Url;
 
 use super::wiring;
+use crate::activity;
 use crate::api::listen::{Limits, Listener};
 use crate::child::{Child, ChildSettings, State, binary};
 use crate::config::{Config, Listen, Redirect};
+use crate::control::{ControlPlane, Routes as _};
+use crate::forward::{self, Forwards, Runner, SocketForward};
 use crate::lifecycle::{Lifecycle, Readiness};
 use crate::store::embedded::{EmbeddedSettings, EmbeddedStore};
 use crate::telemetry::LogLevel;
@@ -24,10 +28,13 @@ use crate::traefik::fleet::{Fleet, Source, Status};
 use crate::traefik::folder::{self, SECRET_MODE};
 use crate::traefik::static_config::{self, KEYED_ENTRY_POINT, Private, REDIRECT_ENTRY_POINT, StaticConfig};
 use crate::traefik::version::TraefikVersion;
-pub(super) use files::Files;
+use files::Files;
 
 /// How long Traefik finishes open requests: the hub gives the proxy 1 s in all.
-const GRACE: Duration = Duration::from_millis(300);
+const GRACE: Duration = Duration::from_millis(200);
+
+/// How often we look which Unix sockets are still led to.
+const RETIRE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The latch that is held while our Traefik does not run.
 const LATCH: &str = "traefik process";
@@ -46,12 +53,22 @@ pub(super) struct OneMachine {
     pub(super) source: Source,
     child: Arc<Child>,
     files: Files,
+    ways: Ways,
+}
+
+/// The ways between Unix sockets and Traefik, which speaks TCP only.
+struct Ways {
+    /// From the socket that users come in by.
+    public: Option<SocketForward>,
+    /// To servers.
+    servers: (Forwards, Runner),
 }
 
 /// Binds, writes, starts Traefik, and opens the store meanwhile. The error is a sentence for the administrator.
 pub(super) async fn prepare(config: &Config, data: &Path, traefik: Option<&Path>) -> Result<OneMachine, String> {
     let binary = binary::find(traefik).map_err(|error| error.to_string())?;
     let sockets = Sockets::bind(config).await?;
+    let (public, servers) = (public_socket(config, &sockets).await?, Forwards::new(forward::Limits::default()));
     let pages =
         Listener::bind("the error pages", "127.0.0.1", 0, Limits::default()).await.map_err(|e| e.to_string())?;
     let pages_url = url_of(pages.addresses().first())?;
@@ -73,29 +90,76 @@ pub(super) async fn prepare(config: &Config, data: &Path, traefik: Option<&Path>
     let mut tree = wiring::tree_settings(config);
     tree.entry_points = files.entry_points().to_vec();
     tree.pages_url = Some(pages_url);
-    let key = SecretString::from(key);
-    Ok(OneMachine { store, tree, pages, key, source: Source::Url(api_url), child: Arc::new(child), files })
+    tree.servers.unix_sockets = Some(Arc::new(wiring::Forwarded(servers.0.clone())));
+    let (key, source) = (SecretString::from(key), Source::Url(api_url));
+    Ok(OneMachine { store, tree, pages, key, source, child: Arc::new(child), files, ways: Ways { public, servers } })
+}
+
+/// The way from the Unix socket that users come in by, if they do.
+async fn public_socket(config: &Config, sockets: &Sockets) -> Result<Option<SocketForward>, String> {
+    let (Listen::Unix(path), Some(to)) = (&config.public.listen, sockets.first_address()) else { return Ok(None) };
+    let bound = SocketForward::bind(path, to, forward::Limits::default()).await;
+    bound.map(Some).map_err(|reason| format!("can't listen on {} (--socket): {reason}", path.display()))
 }
 
 impl OneMachine {
-    /// Starts what goes on for as long as we live: the watch over the child and over files that change. Returns what
-    /// SIGHUP calls.
-    pub(super) fn run(
-        child: &Arc<Child>,
-        files: Files,
+    /// Takes it apart: what the store and the pages need, and what goes on.
+    pub(super) fn split(self) -> (EmbeddedStore, Listener, Running) {
+        let Self { store, pages, child, files, ways, .. } = self;
+        (store, pages, Running { child, files, ways })
+    }
+}
+
+/// What goes on for as long as we live.
+pub(super) struct Running {
+    child: Arc<Child>,
+    files: Files,
+    ways: Ways,
+}
+
+/// What only the one who started Traefik knows of its connections.
+pub(super) struct Watch {
+    state: tokio::sync::watch::Receiver<State>,
+    forwards: Forwards,
+}
+
+impl Watch {
+    /// Tells it to whoever looks for activity.
+    pub(super) fn tell(self, settings: &mut activity::Settings) {
+        let Self { state, forwards } = self;
+        settings.process = Some(Arc::new(move || match *state.borrow() {
+            State::Running { pid, .. } => Some(pid),
+            _ => None,
+        }));
+        settings.forwarders = Arc::new(move |target| forwards.address(target.unix_path()?).ok());
+    }
+}
+
+impl Running {
+    /// What is known of the child's connections.
+    pub(super) fn watch(&self) -> Watch {
+        Watch { state: self.child.watch(), forwards: self.ways.servers.0.clone() }
+    }
+
+    /// Starts it: the watch over the child and over files that change, and the ways between sockets. Returns what SIGHUP
+    /// calls.
+    pub(super) fn start(
+        self,
         lifecycle: &Lifecycle,
         readiness: &Readiness,
         fleet: &Arc<Fleet>,
+        control: &Arc<ControlPlane>,
     ) -> Arc<Files> {
+        let Self { child, files, ways: Ways { public, servers: (forwards, runner) } } = self;
         readiness.expect(LATCH, "Traefik is being started");
-        lifecycle.spawn_front("traefik process", child.clone().run_until(lifecycle.draining()));
-        let (watched, fleet, readiness) = (child.clone(), fleet.clone(), readiness.clone());
+        // It ends after the last call was answered: until then a caller waits for it.
+        lifecycle.spawn("traefik process", child.clone().run_until(lifecycle.stopping()));
+        let (fleet, readiness) = (fleet.clone(), readiness.clone());
         let stopping = lifecycle.stopping();
         lifecycle.spawn("traefik state", async move {
-            let ended = stopping.run_until_cancelled(watch(&watched, &fleet, &readiness)).await;
-            if ended.is_some() {
+            if stopping.run_until_cancelled(watch(&child, &fleet, &readiness)).await.is_some() {
                 // Ending by itself ends everything: there is no Traefik, and there will be none.
-                tracing::error!("Traefik can't be started, so Pointsman ends");
+                error!("Traefik can't be started, so Pointsman ends");
             }
         });
         let files = Arc::new(files);
@@ -103,12 +167,31 @@ impl OneMachine {
         lifecycle.spawn("traefik files", async move {
             stopping.run_until_cancelled(watched.watch()).await;
         });
+        if let Some(public) = public {
+            lifecycle.spawn("public socket", public.run(lifecycle.stopping()));
+        }
+        lifecycle.spawn("sockets of servers", runner.run(lifecycle.stopping()));
+        let (control, stopping) = (control.clone(), lifecycle.stopping());
+        lifecycle.spawn("unused sockets", async move {
+            stopping.run_until_cancelled(retire(&forwards, &control)).await;
+        });
         files
     }
+}
 
-    /// Takes it apart: what the store and the API need, and what goes on.
-    pub(super) fn split(self) -> (EmbeddedStore, Listener, Arc<Child>, Files) {
-        (self.store, self.pages, self.child, self.files)
+/// Closes the ways to sockets that no route has led to for a while.
+async fn retire(forwards: &Forwards, control: &ControlPlane) {
+    let mut before = BTreeSet::new();
+    loop {
+        tokio::time::sleep(RETIRE_INTERVAL).await;
+        if forwards.is_empty() {
+            continue;
+        }
+        let Ok(routes) = control.list().await else { continue };
+        let now: BTreeSet<PathBuf> =
+            routes.iter().filter_map(|route| route.target.unix_path()).map(Path::to_owned).collect();
+        forwards.retain(|path| now.contains(path) || before.contains(path));
+        before = now;
     }
 }
 
@@ -161,6 +244,11 @@ impl Sockets {
         Ok(Self { public, redirect, private: private.ok_or("no private socket")? })
     }
 
+    /// Where users come in.
+    fn first_address(&self) -> Option<SocketAddr> {
+        self.public.first().and_then(|(_, socket)| socket.local_addr().ok())
+    }
+
     /// The names of the entry points for users.
     fn names(&self) -> Vec<String> {
         self.public.iter().map(|(name, _)| name.clone()).collect()
@@ -179,19 +267,13 @@ async fn std_sockets(flags: &'static str, ip: &str, port: u16) -> Result<Vec<Tcp
     listener.into_sockets().map_err(|error| error.to_string())
 }
 
-fn url_of(address: Option<&std::net::SocketAddr>) -> Result<Url, String> {
+fn url_of(address: Option<&SocketAddr>) -> Result<Url, String> {
     let address = address.ok_or("a socket of ours has no address")?;
     Url::parse(&format!("http://{address}")).map_err(|error| error.to_string())
 }
 
 /// Writes what Traefik is started with, and starts it.
-fn start(
-    config: &Config,
-    root: &Path,
-    binary: std::path::PathBuf,
-    sockets: Sockets,
-    own: Own,
-) -> Result<(Child, Files), String> {
+fn start(config: &Config, root: &Path, binary: PathBuf, sockets: Sockets, own: Own) -> Result<(Child, Files), String> {
     let version = version(config, &binary)?;
     let folder = folder::create(&root.join("traefik")).map_err(|error| error.to_string())?;
     let files = Files::install(config, &folder, own)?;

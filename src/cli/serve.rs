@@ -7,13 +7,13 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
-use super::one_machine::{self, Files, OneMachine};
+use super::one_machine::{self, Running};
 use super::{Exit, complain, floors, wiring};
+use crate::activity::Activity;
 use crate::api::auth::Authenticator;
 use crate::api::listen::tls::Tls;
 use crate::api::listen::{Limits, ListenError, Listener};
 use crate::api::{self, ApiState, pages};
-use crate::child::Child;
 use crate::clock::SystemClock;
 use crate::config::{Config, Listen, StoreConfig};
 use crate::control::ControlPlane;
@@ -82,18 +82,34 @@ async fn serve(config: &Config) -> Result<(), Failed> {
     let Parts { store, etcd, own, pages, fleet, sources, tree } = parts(config, &lifecycle).await?;
     let fleet = Arc::new(fleet);
     let control = wiring::control_settings(config, tree);
-    let control = ControlPlane::start(&lifecycle, &readiness, clock, store, fleet.clone(), control);
+    let control = ControlPlane::start(&lifecycle, &readiness, clock.clone(), store.clone(), fleet.clone(), control);
     spawn_until_stopped(&lifecycle, "traefik", fleet.clone().run(sources));
     spawn_until_stopped(&lifecycle, "traefik readiness", fleet.clone().report(readiness.clone()));
-    let files = own.map(|(child, files)| OneMachine::run(&child, files, &lifecycle, &readiness, &fleet));
+    let watch = own.as_ref().map(Running::watch);
+    let files = own.map(|own| own.start(&lifecycle, &readiness, &fleet, &control));
     if let Some(target) = &config.routing.default_target {
         spawn_until_stopped(&lifecycle, "default target", set_default_target(control.clone(), target.clone()));
     }
 
-    let state = ApiState::new(control, auth.clone(), readiness.clone(), wiring::api_settings(config));
+    let mut settings = wiring::activity_settings(config);
+    if let Some(watch) = watch {
+        watch.tell(&mut settings);
+    }
+    let (table, clients) = (control.clone(), fleet.clone());
+    let activity = Activity::start(
+        &lifecycle,
+        clock,
+        store,
+        fleet,
+        Arc::new(move || table.table()),
+        Arc::new(move |url: &str| clients.client(url)),
+        settings,
+    );
+    let state = ApiState::new(control, auth.clone(), readiness.clone(), wiring::api_settings(config))
+        .with_last_activity(activity);
     lifecycle.spawn_front("api", api.serve("api", api::router(state), lifecycle.draining()));
     if let Some(pages) = pages {
-        let router = pages::router(wiring::error_target(config)).map_err(Failed::configuration)?;
+        let router = pages::router(&wiring::pages_settings(config)).map_err(Failed::configuration)?;
         lifecycle.spawn_front("pages", pages.serve("pages", router, lifecycle.draining()));
     }
 
@@ -127,7 +143,7 @@ struct Parts {
     /// The store once more, if it is etcd.
     etcd: Option<Arc<EtcdStore>>,
     /// Our own Traefik, if there is one.
-    own: Option<(Arc<Child>, Files)>,
+    own: Option<Running>,
     pages: Option<Listener>,
     fleet: Fleet,
     sources: Vec<Source>,
@@ -140,11 +156,11 @@ async fn parts(config: &Config, lifecycle: &Lifecycle) -> Result<Parts, Failed> 
             let prepared = one_machine::prepare(config, folder, traefik.as_deref()).await.map_err(Failed::now)?;
             let (tree, sources) = (prepared.tree.clone(), vec![prepared.source.clone()]);
             let fleet = Fleet::new(Access::push(prepared.key.clone()));
-            let (store, pages, child, files) = prepared.split();
+            let (store, pages, running) = prepared.split();
             Ok(Parts {
                 store: Arc::new(store),
                 etcd: None,
-                own: Some((child, files)),
+                own: Some(running),
                 pages: Some(pages),
                 fleet,
                 sources,

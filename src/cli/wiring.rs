@@ -1,17 +1,21 @@
 //! From our configuration to what each room wants to know.
 
+use std::net::SocketAddr;
 use std::path::Path;
 
-use url::Url;
+use tracing::warn;
 
+use crate::activity;
 use crate::api::ApiSettings;
 use crate::api::auth::{AuthSettings, JwtSettings};
 use crate::api::listen::tls::{Protocols, Tls, TlsError, TlsSettings};
+use crate::api::pages::{PagesSettings, PagesTls};
 use crate::config::{
     AccessLog, Config, EtcdConfig, Listen, PagesSource, Problems, Redirect, ServerTls, ServersConfig, TlsVersion,
     TraefikApi, Trusted,
 };
 use crate::control;
+use crate::forward::Forwards;
 use crate::route::record::RecordKeys;
 use crate::store::etcd::EtcdSettings;
 use crate::traefik::bucket::Sizes;
@@ -55,6 +59,20 @@ pub(super) fn control_settings(config: &Config, tree: fixed::Settings) -> contro
         // Nobody else writes to a store of our own.
         adopt_layout: config.traefik.adopt_layout || is_one_machine,
         deliver: is_one_machine,
+    }
+}
+
+/// The byte forwarder, as Traefik's tree sees it.
+#[derive(Debug, Clone)]
+pub(super) struct Forwarded(pub(super) Forwards);
+
+impl fixed::UnixSockets for Forwarded {
+    fn address(&self, socket: &Path) -> Option<SocketAddr> {
+        let address = self.0.address(socket);
+        if let Err(error) = &address {
+            warn!(%error, "The socket {} can't be reached by TCP: {error}", socket.display());
+        }
+        address.ok()
     }
 }
 
@@ -133,12 +151,15 @@ pub(super) fn absolute(path: &Path) -> String {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
 }
 
-/// Who writes the error pages, if somebody else does.
-pub(super) fn error_target(config: &Config) -> Option<&Url> {
-    match &config.pages.source {
-        PagesSource::Target(url) => Some(url),
-        PagesSource::Folder(_) | PagesSource::Plain => None,
-    }
+/// Where error pages come from.
+pub(super) fn pages_settings(config: &Config) -> PagesSettings {
+    let (error_target, error_path) = match &config.pages.source {
+        PagesSource::Target(url) => (Some(url.clone()), None),
+        PagesSource::Folder(folder) => (None, Some(folder.clone())),
+        PagesSource::Plain => (None, None),
+    };
+    let (cert, key) = config.servers.client_pair.clone().unzip();
+    PagesSettings { error_target, error_path, tls: PagesTls { ca: config.servers.ca.clone(), cert, key } }
 }
 
 /// Where to listen, as Traefik writes it.
@@ -170,8 +191,17 @@ pub(super) fn traefik_sources(config: &Config) -> Vec<Source> {
     config.traefik.apis.iter().map(source).collect()
 }
 
+/// How it is found out when routes were last used.
+pub(super) fn activity_settings(config: &Config) -> activity::Settings {
+    activity::Settings::new(config.prefix(), tree_settings(config).space)
+}
+
 pub(super) fn api_settings(config: &Config) -> ApiSettings {
-    ApiSettings { host_routing: config.routing.host_routing, ..ApiSettings::default() }
+    ApiSettings {
+        host_routing: config.routing.host_routing,
+        unix_targets: config.etcd().is_none(),
+        ..ApiSettings::default()
+    }
 }
 
 /// Reads the files with tokens and keys, now.

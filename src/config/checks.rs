@@ -11,6 +11,7 @@ use super::settings::{self, SETTINGS, Scope, TOKEN_VARIABLE};
 use super::{
     Config, EtcdConfig, JwtConfig, Listen, PagesSource, Problems, PublicConfig, Sources, StoreConfig, TraefikApi,
 };
+use crate::route::TargetError;
 
 pub(super) fn together(config: &Config, sources: &Sources, problems: &mut Problems) {
     let mut check = Check { sources, problems };
@@ -22,6 +23,9 @@ pub(super) fn together(config: &Config, sources: &Sources, problems: &mut Proble
             self::etcd(etcd, &mut check);
             traefik(config, etcd, &mut check);
             pages(config, &mut check);
+            if config.routing.default_target.as_ref().is_some_and(|target| target.unix_path().is_some()) {
+                check.wrong("default-target", TargetError::UnixSocket);
+            }
         }
         StoreConfig::OneMachine { .. } => {}
     }

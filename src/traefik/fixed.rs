@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,8 +10,8 @@ use aws_lc_rs::digest::{SHA256, digest};
 use url::Url;
 
 use super::name;
-use super::rule::Space;
-use crate::route::Target;
+use super::rule::{self, Space};
+use crate::route::{self, Target};
 
 /// The path of the readiness probe, as the configurable-http-proxy has it.
 pub const SENTINEL_PATH: &str = "/_chp_healthz";
@@ -26,6 +27,9 @@ pub const MARKER_KEY: &str = "http/middlewares/marker/headers/customResponseHead
 
 /// The marker once more, for the request that the sentinel passes on to our pages.
 pub const MARKER_REQUEST_KEY: &str = "http/middlewares/marker/headers/customRequestHeaders/X-Pointsman-Revision";
+
+/// Service and middleware of the router that takes what no route takes: together they answer 404 with a page.
+pub const NOWHERE: (&str, &str) = ("noop@internal", "nowhere");
 
 /// Where a service's address stands behind its name.
 pub const SERVER_URL_FIELD: &str = "loadbalancer/servers/0/url";
@@ -88,8 +92,8 @@ pub struct Transport {
 
 /// Traefik can't dial Unix sockets: somebody stands between.
 pub trait UnixSockets: fmt::Debug + Send + Sync {
-    /// The URL by which the server on this socket is reached.
-    fn url(&self, socket: &Path) -> Option<String>;
+    /// The address by which the server on this socket is reached.
+    fn address(&self, socket: &Path) -> Option<SocketAddr>;
 }
 
 impl Settings {
@@ -180,17 +184,36 @@ impl Settings {
         keys
     }
 
+    /// Whether there is a page for what no route takes.
+    #[must_use]
+    pub fn has_pages(&self) -> bool {
+        self.pages_url.is_some()
+    }
+
+    /// The fields of the middleware that cuts the path of a route's place from its requests; `None` if nothing is cut.
+    ///
+    /// Traefik's own middleware for prefixes leaves a prefix that was sent in another spelling, so it isn't used.
+    #[must_use]
+    pub fn cut(&self, place: &str) -> Option<Vec<(&'static str, String)>> {
+        if self.servers.include_prefix {
+            return None;
+        }
+        let expression = rule::own_path(self.space, place)?;
+        Some(vec![("replacePathRegex/regex", expression), ("replacePathRegex/replacement", "/".to_owned())])
+    }
+
     /// The fields of a route's service: keys behind its name, and values.
     #[must_use]
     pub fn service(&self, target: &Target) -> Vec<(&'static str, String)> {
         let servers = &self.servers;
         let url = match target.unix_path() {
-            None if target.has_path() && !servers.prepend_path => target.origin().to_owned(),
+            None if target.has_path() && !servers.prepend_path => route::origin(target.dial_url()).to_owned(),
             None => target.dial_url().to_owned(),
-            // A server that can't be reached now is like one that is down: a port where nobody listens.
             Some(path) => {
-                let url = servers.unix_sockets.as_ref().and_then(|sockets| sockets.url(path));
-                url.unwrap_or_else(|| "http://127.0.0.1:1".to_owned())
+                let address = servers.unix_sockets.as_ref().and_then(|sockets| sockets.address(path));
+                // A server that can't be reached now is like one that is down: a port where nobody listens.
+                let url = target.dial_at(address.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 1))));
+                if target.has_path() && !servers.prepend_path { route::origin(&url).to_owned() } else { url }
             }
         };
         let mut fields = vec![(SERVER_URL_FIELD, url)];

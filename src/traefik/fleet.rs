@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout_at};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use url::Url;
 
 use super::client::{Access, ClientError, TraefikClient};
@@ -188,9 +188,12 @@ impl Fleet {
     /// Holds the latch `traefik` as long as no Traefik can be reached at all. One that is up without our routes counts: they
     /// may be about to come through us.
     pub fn report(self: Arc<Self>, readiness: Readiness) -> impl Future<Output = ()> + Send + 'static {
-        const NONE: &str = "no Traefik has been reached; look at --traefik-api and the log";
+        // Only the address of somebody else's Traefik can be wrong.
+        const OURS: &str = "our Traefik has not been reached; the log has more";
+        const THEIRS: &str = "no Traefik has been reached; look at --traefik-api and the log";
+        let none = if self.access.key.is_some() { OURS } else { THEIRS };
         // At once, not when the task first runs: nobody may find us ready before.
-        readiness.expect(LATCH, NONE);
+        readiness.expect(LATCH, none);
         async move {
             let mut seen = self.seen.subscribe();
             loop {
@@ -203,9 +206,9 @@ impl Fleet {
                 if reached {
                     readiness.release(LATCH);
                 } else if asked {
-                    readiness.hold(LATCH, NONE);
+                    readiness.hold(LATCH, none);
                 } else {
-                    readiness.expect(LATCH, NONE);
+                    readiness.expect(LATCH, none);
                 }
                 if seen.changed().await.is_err() {
                     return;
@@ -244,12 +247,26 @@ impl Fleet {
         }
     }
 
+    fn log_change(&self, url: &str, before: &Status, after: &Status) {
+        match (before, after) {
+            (Status::Serving(_), Status::Serving(_)) | (_, Status::Unknown) => {}
+            (_, Status::Serving(marker)) => info!(traefik = %url, %marker, "The Traefik at {url} serves our routes"),
+            // What we have just started has nothing until we have sent it.
+            (_, Status::Empty) if self.access.key.is_some() => debug!(traefik = %url, "Our Traefik waits for routes"),
+            (_, Status::Empty) => warn!(traefik = %url, "The Traefik at {url} is up and has none of our routes"),
+            (_, Status::Down) => warn!(traefik = %url, "The Traefik at {url} is down: nobody listens there"),
+            (_, Status::Silent(reason)) => {
+                warn!(traefik = %url, reason, "The Traefik at {url} does not answer: {reason}");
+            }
+        }
+    }
+
     fn update(&self, url: &str, status: Status, asked: Instant) {
         self.seen.send_if_modified(|all| {
             let Some(seen) = all.get_mut(url) else { return false };
             seen.asked = Some(asked);
             if seen.status != status {
-                log_change(url, &seen.status, &status);
+                self.log_change(url, &seen.status, &status);
                 // A silent one that was loading goes on loading.
                 seen.since = Instant::now();
                 seen.status = status;
@@ -310,16 +327,6 @@ async fn resolve(name: &str, port: u16, known: &mut Resolved) {
     if !known.failing {
         known.failing = true;
         warn!(%name, "The name {name} of --traefik-api can't be resolved: {reason}; keeping the {} known addresses", known.urls.len());
-    }
-}
-
-fn log_change(url: &str, before: &Status, after: &Status) {
-    match (before, after) {
-        (Status::Serving(_), Status::Serving(_)) | (_, Status::Unknown) => {}
-        (_, Status::Serving(marker)) => info!(traefik = %url, %marker, "The Traefik at {url} serves our routes"),
-        (_, Status::Empty) => warn!(traefik = %url, "The Traefik at {url} is up and has none of our routes"),
-        (_, Status::Down) => warn!(traefik = %url, "The Traefik at {url} is down: nobody listens there"),
-        (_, Status::Silent(reason)) => warn!(traefik = %url, reason, "The Traefik at {url} does not answer: {reason}"),
     }
 }
 

@@ -11,19 +11,23 @@
 //! It works because routes rank above buckets and buckets above catch-alls, so a new bucket is harmless and each route can
 //! move into it on its own; and because along a chain of nested routes the shorter one never hangs higher.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::bucket::{self, Bucket, Buckets, Layout, Sizes, is_below};
-use super::fixed::Settings;
+use super::bucket::{self, Bucket, Layout, Sizes};
+use super::fixed::{NOWHERE, Settings};
 use super::name::{self, Kind};
 use super::rule::{self, Space};
-use super::tree::{Fields, Tree, field};
+use super::tree::{Tree, field};
 use crate::route::{Route, RouteTable};
 
+use fields::{difference, put_router, remove_middleware, remove_router, remove_service};
 pub use pack::{Edit, Limits, Step};
+use work::{Work, read_work, reassign};
 
+mod fields;
 mod pack;
+mod work;
 
 /// Computes the steps from `tree` to the tree of `table`. There is always at least one step, be it empty: it carries the
 /// marker.
@@ -52,25 +56,14 @@ pub fn plan(
     pack::pack(planner.units, complete_at, limits)
 }
 
-/// The tree while the plan goes on.
-struct Work {
-    buckets: Buckets,
-    /// The parent that each bucket's router names.
-    parents: HashMap<Bucket, String>,
-    /// The places of the domains whose catch-all is there.
-    domains: BTreeSet<String>,
-    /// The buckets that each catch-all names.
-    lists: BTreeMap<String, BTreeSet<String>>,
-    /// The bucket that each route's router hangs in.
-    routes: BTreeMap<String, Bucket>,
-}
-
 struct Planner<'a> {
     table: &'a RouteTable,
     tree: &'a Tree,
     settings: &'a Settings,
     frozen: &'a BTreeSet<String>,
     space: Space,
+    /// What no route takes gets a page: the root's catch-all is there without a route.
+    nowhere: bool,
     layout: Layout,
     /// Every route, with its place and its name.
     routes: BTreeMap<String, (&'a Arc<Route>, &'a str)>,
@@ -96,9 +89,17 @@ impl<'a> Planner<'a> {
                 (name::route(place), (route, place))
             })
             .collect();
-        let (work, broken) = read_work(space, tree, &routes);
-        let layout = bucket::layout(space, sizes, routes.values().map(|(_, place)| *place), &work.buckets);
-        Self { table, tree, settings, frozen, space, layout, routes, work, broken, units: Vec::new() }
+        let root = name::route("");
+        let nowhere = settings.has_pages()
+            && (!table.is_empty() || tree.has_root())
+            && !routes.contains_key(&root)
+            && !frozen.contains(&root);
+        let (work, broken) = read_work(space, tree, &routes, nowhere);
+        let mut layout = bucket::layout(space, sizes, routes.values().map(|(_, place)| *place), &work.buckets);
+        if nowhere {
+            layout.domains.insert(String::new());
+        }
+        Self { table, tree, settings, frozen, space, nowhere, layout, routes, work, broken, units: Vec::new() }
     }
 
     fn unit(&mut self, edits: Vec<Edit>) {
@@ -122,6 +123,7 @@ impl<'a> Planner<'a> {
         let mut units = Vec::new();
         for name in self.tree.routers.keys().filter(|n| name::kind(n) == Kind::Route && gone(n)) {
             units.push(vec![remove_router(name), remove_service(name)]);
+            units.extend(self.tree.middlewares.get(name).map(|_| vec![remove_middleware(name)]));
         }
         for name in self.tree.services.keys().filter(|n| gone(n) && !self.tree.routers.contains_key(*n)) {
             if !self.tree.routers.values().any(|router| field(router, "service") == Some(name)) {
@@ -130,14 +132,23 @@ impl<'a> Planner<'a> {
         }
         for name in self.tree.routers.keys().filter(|n| name::kind(n) == Kind::CatchAll) {
             let service = name::route_of(name);
-            if gone(&service) {
+            if self.nowhere && **name == *name::catch_all("") {
+                let mut edits = self.put_catch_all("");
+                edits.extend(self.tree.services.get(&*service).map(|_| remove_service(&service)));
+                units.push(edits);
+            } else if gone(&service) {
                 // Its buckets fall to the next domain above in the same step.
                 self.work.lists.remove(&**name);
                 let mut edits = reassign(&mut self.work);
                 edits.extend([remove_router(name), remove_service(&service)]);
+                edits.extend(self.tree.middlewares.get(&*service).map(|_| remove_middleware(&service)));
                 units.push(edits);
             }
         }
+        let is_left = |name: &str| gone(name) && !self.tree.routers.contains_key(name);
+        let left = self.tree.middlewares.keys().filter(|n| is_left(n));
+        let left = left.filter(|n| !self.tree.routers.values().any(|r| field(r, "middlewares") == Some(&***n)));
+        units.extend(left.map(|name| vec![remove_middleware(name)]));
         for name in
             self.routes.iter().filter(|(_, (_, place))| self.work.domains.contains(*place)).map(|(name, _)| name)
         {
@@ -194,18 +205,14 @@ impl<'a> Planner<'a> {
     fn put_domain(&mut self, place: &str) -> Vec<Edit> {
         let (own, catch_all) = (name::route(place), name::catch_all(place));
         self.work.domains.insert(place.to_owned());
-        self.work.lists.insert(catch_all.clone(), BTreeSet::new());
-        let mut edits = vec![
-            put_router(&catch_all, "rule", "PathPrefix(`/`)"),
-            put_router(&catch_all, "priority", "1"),
-            put_router(&catch_all, "service", &own),
-        ];
+        self.work.lists.insert(catch_all, BTreeSet::new());
+        let mut edits = self.put_catch_all(place);
         if self.tree.routers.contains_key(own.as_str()) {
             self.work.routes.remove(&own);
             edits.push(remove_router(&own));
         }
         if let Some((route, _)) = self.routes.get(&own) {
-            edits.append(&mut self.put_service(&own, route));
+            edits.append(&mut self.put_service(&own, route, place));
         }
         edits
     }
@@ -228,16 +235,24 @@ impl<'a> Planner<'a> {
     fn retarget(&mut self) {
         let mut units = Vec::new();
         for (name, (route, place)) in &self.routes {
-            if self.tree.services.contains_key(name.as_str()) || self.tree.routers.contains_key(name.as_str()) {
-                units.push(self.put_service(name, route));
+            // A router and its middleware change together: one that isn't there switches the router off.
+            let mut unit = Vec::new();
+            let is_domain = self.tree.routers.contains_key(name::catch_all(place).as_str());
+            if is_domain
+                || self.tree.services.contains_key(name.as_str())
+                || self.tree.routers.contains_key(name.as_str())
+            {
+                unit.append(&mut self.put_service(name, route, place));
+            }
+            if is_domain && self.work.domains.contains(*place) {
+                unit.append(&mut self.put_catch_all(place));
             }
             if let (Some(present), true) = (self.tree.routers.get(name.as_str()), self.work.routes.contains_key(name)) {
-                units.push(difference(
-                    &format!("http/routers/{name}/"),
-                    Some(present),
-                    &self.router(name, place, field(present, "parentRefs").unwrap_or_default()),
-                ));
+                let parent = field(present, "parentRefs").unwrap_or_default();
+                let router = self.router(name, place, parent);
+                unit.append(&mut difference(&format!("http/routers/{name}/"), Some(present), &router));
             }
+            units.push(unit);
         }
         self.units.extend(units.into_iter().filter(|u| !u.is_empty()));
     }
@@ -256,7 +271,7 @@ impl<'a> Planner<'a> {
             let router = self.router(&name, place, &parent);
             let mut edits = difference(&format!("http/routers/{name}/"), self.tree.routers.get(name.as_str()), &router);
             if !self.tree.routers.contains_key(name.as_str()) {
-                edits.append(&mut self.put_service(&name, route));
+                edits.append(&mut self.put_service(&name, route, place));
             }
             self.work.routes.insert(name, bucket);
             self.unit(edits);
@@ -334,13 +349,13 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// What makes a route's service as it should be.
-    fn put_service(&self, name: &str, route: &Route) -> Vec<Edit> {
-        difference(
-            &format!("http/services/{name}/"),
-            self.tree.services.get(name),
-            &self.settings.service(&route.target),
-        )
+    /// What makes a route's service as it should be, and the middleware that cuts its path.
+    fn put_service(&self, name: &str, route: &Route, place: &str) -> Vec<Edit> {
+        let service = self.settings.service(&route.target);
+        let mut edits = difference(&format!("http/services/{name}/"), self.tree.services.get(name), &service);
+        let cut = self.settings.cut(place).unwrap_or_default();
+        edits.extend(difference(&format!("http/middlewares/{name}/"), self.tree.middlewares.get(name), &cut));
+        edits
     }
 
     /// The fields of a route's router.
@@ -350,111 +365,27 @@ impl<'a> Planner<'a> {
         if let Some(priority) = rule.priority {
             fields.push(("priority", priority.to_string()));
         }
+        fields.extend(self.settings.cut(place).map(|_| ("middlewares", name.to_owned())));
         fields
     }
-}
 
-/// Reads what the plan works on out of the tree, and names the routers that can't be read.
-fn read_work(space: Space, tree: &Tree, routes: &BTreeMap<String, (&Arc<Route>, &str)>) -> (Work, Vec<String>) {
-    let mut work = Work {
-        buckets: Buckets::default(),
-        parents: HashMap::new(),
-        domains: BTreeSet::new(),
-        lists: BTreeMap::new(),
-        routes: BTreeMap::new(),
-    };
-    let mut broken = Vec::new();
-    let mut names: HashMap<String, Bucket> = HashMap::from([(name::ROOT.to_owned(), Bucket::root())]);
-    for (name, fields) in &tree.routers {
-        match name::kind(name) {
-            Kind::Bucket => {
-                let read = field(fields, "rule").and_then(|rule| rule::bucket_prefix(space, rule));
-                match read.map(|(prefix, whole)| Bucket { prefix, whole }) {
-                    Some(bucket) if bucket.name() == **name => {
-                        work.parents.insert(bucket.clone(), field(fields, "parentRefs").unwrap_or_default().to_owned());
-                        work.buckets.insert(bucket.clone());
-                        names.insert(name.to_string(), bucket);
-                    }
-                    _ => broken.push(name.to_string()),
-                }
-            }
-            Kind::CatchAll => {
-                let list = field(fields, "parentRefs").unwrap_or_default();
-                work.lists.insert(name.to_string(), list.split(',').map(str::to_owned).collect());
-                if let Some((_, place)) = routes.get(&name::route_of(name)) {
-                    work.domains.insert((*place).to_owned());
-                }
-            }
-            Kind::Route | Kind::Other => {}
+    /// What makes the catch-all of a domain as it should be, but for its list of buckets. Without a route it answers with
+    /// a page.
+    fn put_catch_all(&self, place: &str) -> Vec<Edit> {
+        let (own, catch_all) = (name::route(place), name::catch_all(place));
+        let present = self.tree.routers.get(catch_all.as_str());
+        let mut fields = vec![("rule", "PathPrefix(`/`)".to_owned()), ("priority", "1".to_owned())];
+        if self.routes.contains_key(&own) {
+            fields.extend(self.settings.cut(place).map(|_| ("middlewares", own.clone())));
+            fields.push(("service", own));
+        } else {
+            let (service, middleware) = NOWHERE;
+            fields.extend([("service", service.to_owned()), ("middlewares", middleware.to_owned())]);
         }
+        let list = present.and_then(|present| field(present, "parentRefs"));
+        fields.extend(list.map(|list| ("parentRefs", list.to_owned())));
+        difference(&format!("http/routers/{catch_all}/"), present, &fields)
     }
-    for (name, fields) in tree.routers.iter().filter(|(name, _)| routes.contains_key(&***name)) {
-        // A router of a route that hangs in nothing we know is put anew, like one that isn't there.
-        if let Some(bucket) = field(fields, "parentRefs").and_then(|parent| names.get(parent)) {
-            work.routes.insert(name.to_string(), bucket.clone());
-        }
-    }
-    (work, broken)
-}
-
-/// Gives every bucket to the catch-all of the nearest domain above it, and returns the lists that changed.
-fn reassign(work: &mut Work) -> Vec<Edit> {
-    let mut lists: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    let catch_alls: HashMap<&str, String> = work
-        .domains
-        .iter()
-        .map(|place| (place.as_str(), name::catch_all(place)))
-        .filter(|(_, catch_all)| work.lists.contains_key(catch_all))
-        .collect();
-    for bucket in work.buckets.iter().chain(std::iter::once(&Bucket::root())) {
-        let own = if bucket.whole { catch_alls.get(bucket.prefix.as_str()) } else { None };
-        let nearest = || {
-            let cuts = bucket.prefix.rmatch_indices('/').map(|(cut, _)| cut);
-            cuts.map(|cut| &bucket.prefix[..cut]).chain(std::iter::once("")).find_map(|place| {
-                debug_assert!(place.is_empty() || is_below(&bucket.prefix, place));
-                catch_alls.get(place)
-            })
-        };
-        if let Some(catch_all) = own.or_else(nearest) {
-            lists.entry(catch_all.clone()).or_default().insert(bucket.name());
-        }
-    }
-    let mut edits = Vec::new();
-    for (catch_all, list) in lists {
-        if work.lists.get(&catch_all) != Some(&list) {
-            let text = list.iter().map(String::as_str).collect::<Vec<_>>().join(",");
-            edits.push(put_router(&catch_all, "parentRefs", &text));
-            work.lists.insert(catch_all, list);
-        }
-    }
-    edits
-}
-
-/// What makes the fields of one router or service as they should be. `prefix` ends in a slash.
-fn difference(prefix: &str, present: Option<&Fields>, wanted: &[(&'static str, String)]) -> Vec<Edit> {
-    let none = Fields::new();
-    let present = present.unwrap_or(&none);
-    let puts = wanted
-        .iter()
-        .filter(|(name, value)| field(present, name) != Some(value))
-        .map(|(name, value)| Edit::Put { key: format!("{prefix}{name}"), value: value.clone() });
-    let deletes = present
-        .iter()
-        .filter(|(name, _)| wanted.iter().all(|(wanted, _)| *wanted != &**name))
-        .map(|(name, _)| Edit::Delete { key: format!("{prefix}{name}") });
-    puts.chain(deletes).collect()
-}
-
-fn put_router(name: &str, field: &str, value: &str) -> Edit {
-    Edit::Put { key: format!("http/routers/{name}/{field}"), value: value.to_owned() }
-}
-
-fn remove_router(name: &str) -> Edit {
-    Edit::DeletePrefix { prefix: format!("http/routers/{name}/") }
-}
-
-fn remove_service(name: &str) -> Edit {
-    Edit::DeletePrefix { prefix: format!("http/services/{name}/") }
 }
 
 #[cfg(test)]

@@ -185,8 +185,36 @@ fn expression(path: &str) -> String {
     out
 }
 
+/// A regular expression for the beginning of a request's path, as it is sent on, that is the path of a place; `None` if
+/// the place has none. Traefik has made plain what needs no escape, and has put hexadecimal digits into capitals.
+#[must_use]
+pub fn own_path(space: Space, place: &str) -> Option<String> {
+    let (_, path) = space.split(place);
+    if path.is_empty() {
+        return None;
+    }
+    let mut out = String::from("^");
+    for c in path.chars() {
+        if c.is_ascii_alphanumeric() || matches!(c, '/' | '-' | '_' | '~') {
+            out.push(c);
+        } else if c == '.' {
+            out.push_str("\\x{2e}");
+        } else if ALWAYS_ESCAPED.contains(c) {
+            push_escaped(&mut out, c);
+        } else {
+            let _ = write!(out, "(?:\\x{{{:x}}}|", c as u32);
+            push_escaped(&mut out, c);
+            out.push(')');
+        }
+    }
+    out.push_str("(?:/|$)");
+    Some(out)
+}
+
 fn push_escaped(out: &mut String, c: char) {
-    let _ = write!(out, "%{:02X}", c as u32);
+    for byte in c.encode_utf8(&mut [0; 4]).bytes() {
+        let _ = write!(out, "%{byte:02X}");
+    }
 }
 
 #[cfg(test)]

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use pointsman::control::ControlError;
+use pointsman::api::ApiSettings;
 use rstest::rstest;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::support::api::{Api, Fault};
+use crate::support::api::{Api, Setup};
 
 const TARGET: &str = r#"{"target":"http://127.0.0.1:8888"}"#;
 
@@ -202,7 +202,10 @@ async fn json_without_a_target(#[case] body: &str) {
 #[case("", "not a URL")]
 #[case("ftp://host:1", "'ftp'")]
 #[case("ws://host:1", "'ws'")]
-#[case("http+unix://%2Frun%2Fx.sock", "Unix socket")]
+#[case("http+unix://%2Frun%2Fx.sock", "a Unix socket, which can be reached only where Pointsman runs Traefik itself")]
+#[case("unix+http://%2Frun%2Fx.sock", "without --etcd-endpoints")]
+#[case("http+unix://run%2Fx.sock", "no absolute path")]
+#[case("http+unix://", "percent-encode it")]
 #[case("http:///path", "no host")]
 #[case("http://user:hunter2@host:1", "user name or password")]
 #[case("http://host:1\nX: y", "'\\n'")]
@@ -217,6 +220,19 @@ async fn a_target_that_cant_be_served_is_refused_with_a_sentence(#[case] target:
     assert_eq!((reply.status, reply.body.contains(says)), (400, true), "{target:?}: {reply:?}");
     assert!(!reply.body.contains("hunter2"));
     assert_eq!(api.keys().await, ["/good"]);
+}
+
+#[rstest]
+#[case("http+unix://%2Frun%2Fuser%2F1000%2Fserver.sock")]
+#[case("unix+http://%2frun%2fx.sock/")]
+#[tokio::test]
+async fn a_unix_socket_is_a_target_where_it_can_be_reached(#[case] target: &str) {
+    let settings = ApiSettings { unix_targets: true, ..ApiSettings::default() };
+    let api = Api::start_with(Setup { settings, ..Setup::default() }).await;
+    api.add("/a", target).await;
+    assert_eq!(api.table().await, json!({"/a": {"target": target}}));
+    let reply = api.call("POST /api/routes/b", r#"{"target":"http+unix:///run/x.sock"}"#).await;
+    assert_eq!((reply.status, reply.body.contains("http+unix://%2Frun%2Fserver.sock")), (400, true), "{reply:?}");
 }
 
 #[rstest]
@@ -333,23 +349,6 @@ async fn without_a_filter_all_are_listed(#[case] query: &str) {
     api.add("/a", "http://x").await;
     let reply = api.call(&format!("GET /api/routes?{query}"), "").await;
     assert_eq!(reply.json(), json!({"/a": {"target": "http://x"}}), "{query}");
-}
-
-#[rstest]
-#[case("inactive_since=2026")]
-#[case("inactiveSince=2026-01-02T03:04:05.678Z")]
-#[case("inactive_since=2999-01-01T00:00:00%2B00:00")]
-#[case("inactive_since=bad&inactiveSince=2026")]
-#[tokio::test]
-async fn nothing_is_known_to_be_inactive(#[case] query: &str) {
-    let api = Api::start().await;
-    api.add("/a", "http://x").await;
-    let reply = api.call(&format!("GET /api/routes?{query}"), "").await;
-    assert_eq!((reply.status, reply.body.as_str()), (200, "{}"), "{query}");
-    // A filter is for the list: one route is given out whatever the query says.
-    assert_eq!(api.call(&format!("GET /api/routes/a?{query}"), "").await.status, 200);
-    api.routes.break_with(Fault::Fail(ControlError::Unavailable("etcd is out of reach".into())));
-    assert_eq!(api.call(&format!("GET /api/routes?{query}"), "").await.status, 503, "an empty table that nobody read");
 }
 
 #[rstest]

@@ -31,12 +31,20 @@ fn an_unknown_variable_is_refused_by_name_with_a_suggestion() {
 
 #[test]
 fn flags_of_configurable_http_proxy_that_we_lack_are_refused_in_either_spelling() {
-    let says = |flag: &str| format!("{flag}: configurable-http-proxy has this setting, but");
-    for args in [&["--ssl-key", "key.pem"][..], &["--ssl-key=key.pem"], &["check", "--ssl-key", "key.pem"]] {
-        refused(args, &[], 64, &[&says("--ssl-key")]);
+    let says = |flag: &str| format!("{flag}: it names a module for Node. Routes are kept on disk here (--data-dir)");
+    for args in [
+        &["--storage-backend", "x"][..],
+        &["--storage-backend=x"],
+        &["check", "--storage-backend", "x"],
+        &["--storage-backend", "x", "--storage-backend", "y"],
+    ] {
+        refused(args, &[], 64, &[&says("--storage-backend")]);
     }
+    refused(&[], &[("POINTSMAN_STORAGE_BACKEND", "x")], 64, &[&says("POINTSMAN_STORAGE_BACKEND")]);
     // A bare flag doesn't take the next word for its value.
-    refused(&["--no-x-forward", "--insecure", "check"], &[], 64, &[&says("--no-x-forward"), &says("--insecure")]);
+    let both = ["--no-x-forward: Traefik always tells", "--auto-rewrite: Traefik can't rewrite"];
+    refused(&["--no-x-forward", "--auto-rewrite", "check"], &[], 64, &both);
+    refused(&["--timeout"], &[], 2, &["--timeout"]);
 }
 
 #[test]
@@ -70,9 +78,9 @@ fn a_secret_is_never_repeated() {
 
 #[test]
 fn what_is_missing_is_explained() {
-    let finished = pointsman(&[], &[]);
+    let finished = pointsman(&["--etcd-endpoints", "http://127.0.0.1:1"], &[]);
     assert_eq!(finished.code, 64);
-    for words in ["--etcd-endpoints", "POINTSMAN_ETCD_ENDPOINTS=http://127.0.0.1:2379", "--traefik-api"] {
+    for words in ["--traefik-api is missing", "POINTSMAN_TRAEFIK_API=http://127.0.0.1:8099"] {
         assert!(finished.stderr.contains(words), "{words} is not in:\n{}", finished.stderr);
     }
 }

@@ -4,6 +4,8 @@
 
 mod support;
 
+mod activity;
+mod api_activity;
 mod api_auth;
 mod api_docs;
 mod api_http;
@@ -11,6 +13,7 @@ mod api_jwt;
 mod api_limits;
 mod api_listen;
 mod api_log;
+mod api_metrics;
 mod api_pages;
 mod api_routes;
 mod api_tls;
@@ -26,6 +29,7 @@ mod cli_serve;
 mod cli_traefik_config;
 mod control;
 mod control_bulk;
+mod forward;
 mod store_auth;
 mod store_contract;
 mod store_embedded;
@@ -35,4 +39,5 @@ mod store_follower;
 mod store_model;
 mod store_tls;
 mod system;
+mod system_pages;
 mod tree;

@@ -12,6 +12,7 @@ pub(crate) mod http;
 pub(crate) mod pointsman;
 pub(crate) mod process;
 pub(crate) mod raw_http;
+pub(crate) mod servers;
 pub(crate) mod system;
 pub(crate) mod traefik;
 pub(crate) mod wait;

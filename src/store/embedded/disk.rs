@@ -138,6 +138,8 @@ fn read(folder: &Folder) -> Result<(Database, Revision, Keys), Fault> {
     if file.metadata()?.len() == 0 {
         return Err(Fault::Damaged("it is empty".to_owned()));
     }
+    // Whoever put it there may have died before its name was durable.
+    folder.sync()?;
     contained(|| {
         let database = open(folder, file)?;
         let (revision, keys) = read_all(&database)?;

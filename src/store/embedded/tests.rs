@@ -210,7 +210,7 @@ async fn what_was_acknowledged_outlives_a_cut_of_the_power() {
         acknowledged.push((faults.done().len(), content(&store).await));
     }
     let done = faults.done();
-    let mut runner = TestRunner::new(ProptestConfig { cases: 300, failure_persistence: None, ..Default::default() });
+    let mut runner = TestRunner::new(ProptestConfig { cases: 200, failure_persistence: None, ..Default::default() });
     let runtime = tokio::runtime::Handle::current();
     let cut = (0..=done.len(), any::<u64>());
     tokio::task::spawn_blocking(move || {

@@ -6,19 +6,31 @@ use proptest::prelude::*;
 use super::*;
 use crate::route::{RouteData, RouteSpec, Target};
 use crate::traefik::fixed::Servers;
-use crate::traefik::rule::tests::{as_traefik_sees, matches};
+use crate::traefik::rule::tests::{as_traefik_sees, as_traefik_sends, expression_rest, matches};
 
 /// Small enough that random tables of some dozens of routes split and merge all the time.
 const SMALL: Sizes = Sizes { split_above: 6, split_down_to: 3, merge_below: 3, group_min: 2 };
 
-fn settings(space: Space) -> Settings {
+/// What differs from one installation to the next, as far as a plan is concerned.
+#[derive(Debug, Clone, Copy)]
+struct Variant {
+    space: Space,
+    /// There are pages, so what no route takes gets one.
+    pages: bool,
+    /// The route's path is cut from that of a request.
+    cut: bool,
+}
+
+const PATHS: Variant = Variant { space: Space::Paths, pages: false, cut: false };
+
+fn settings(variant: Variant) -> Settings {
     Settings {
         root_key: "traefik".to_owned(),
         entry_points: vec!["web".to_owned()],
-        space,
-        pages_url: None,
+        space: variant.space,
+        pages_url: variant.pages.then(|| "http://127.0.0.1:1".parse().expect("a URL")),
         middlewares: Vec::new(),
-        servers: Servers::default(),
+        servers: Servers { include_prefix: !variant.cut, ..Servers::default() },
     }
 }
 
@@ -38,6 +50,7 @@ struct Router<'a> {
     rule: &'a str,
     priority: Option<usize>,
     service: Option<&'a str>,
+    middlewares: Vec<&'a str>,
     parents: Vec<&'a str>,
     is_root: bool,
 }
@@ -55,10 +68,14 @@ impl<'a> Model<'a> {
                 "priority" => router.priority = Some(value.parse().expect("a number")),
                 "service" => router.service = Some(value),
                 "parentRefs" => router.parents = value.split(',').collect(),
+                "middlewares" => router.middlewares = value.split(',').collect(),
                 "entryPoints" => router.is_root = true,
                 _ => {}
             }
         }
+        // A router that names a middleware which isn't there is switched off.
+        routers
+            .retain(|_, router| router.middlewares.iter().all(|name| has(keys, &format!("http/middlewares/{name}/"))));
         let mut children: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for (name, router) in &routers {
             // A router that names one missing parent is switched off everywhere.
@@ -69,13 +86,30 @@ impl<'a> Model<'a> {
         Self { routers, children, keys }
     }
 
-    /// The URL of the server that answers; `None` is 404.
-    fn serve(&self, host: &str, path: &str) -> Result<Option<&str>, String> {
-        let roots = self.routers.iter().filter(|(_, router)| router.is_root).map(|(name, _)| *name);
-        self.descend(&roots.collect::<Vec<_>>(), host, path)
+    /// Who answers, when `sent` is passed on.
+    fn serve(&self, host: &str, path: &str, sent: &str) -> Result<Answer, String> {
+        let roots = self.routers.iter().filter(|(name, router)| router.is_root && **name != "sentinel");
+        match self.descend(&roots.map(|(name, _)| *name).collect::<Vec<_>>(), host, path)? {
+            None => Ok(Answer::Nobody),
+            Some(router) if router.service == Some("noop@internal") && router.middlewares == ["nowhere"] => {
+                Ok(Answer::Page)
+            }
+            Some(router) => {
+                let service = router.service.unwrap_or_default();
+                let url = self.keys.get(&format!("http/services/{service}/loadbalancer/servers/0/url"));
+                let url = url.ok_or_else(|| format!("the service {service} isn't there"))?;
+                let cut = router.middlewares.iter().find_map(|middleware| {
+                    let expression = self.keys.get(&format!("http/middlewares/{middleware}/replacePathRegex/regex"))?;
+                    expression_rest(expression, sent)
+                });
+                let sent =
+                    cut.map_or_else(|| sent.to_owned(), |rest| format!("/{}", rest.strip_prefix('/').unwrap_or(rest)));
+                Ok(Answer::Server(format!("{url}{sent}")))
+            }
+        }
     }
 
-    fn descend(&self, candidates: &[&str], host: &str, path: &str) -> Result<Option<&str>, String> {
+    fn descend(&self, candidates: &[&str], host: &str, path: &str) -> Result<Option<&Router<'a>>, String> {
         let mut matching = Vec::new();
         for name in candidates {
             let router = &self.routers[name];
@@ -91,12 +125,25 @@ impl<'a> Model<'a> {
             return Err(format!("a tie of {winner} and {:?} at {path}", matching.last()));
         }
         match self.routers[winner].service {
-            Some(service) => {
-                Ok(self.keys.get(&format!("http/services/{service}/loadbalancer/servers/0/url")).map(String::as_str))
-            }
+            Some(_) => Ok(Some(&self.routers[winner])),
             None => self.descend(&self.children[winner], host, path),
         }
     }
+}
+
+/// What a request comes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Answer {
+    /// This URL is asked.
+    Server(String),
+    /// The page for what no route takes.
+    Page,
+    /// Traefik's own 404.
+    Nobody,
+}
+
+fn has(keys: &BTreeMap<String, String>, prefix: &str) -> bool {
+    keys.range(prefix.to_owned()..).next().is_some_and(|(key, _)| key.starts_with(prefix))
 }
 
 fn apply(keys: &mut BTreeMap<String, String>, tree: &mut Tree, step: &Step) {
@@ -144,52 +191,79 @@ fn table(routes: &BTreeMap<String, u16>) -> RouteTable {
         .collect()
 }
 
-fn target(table: &RouteTable, spec: &RouteSpec) -> Option<String> {
-    table.lookup(spec).map(|r| r.target.dial_url().to_owned())
+/// A request: what the rules see, what is sent on, and where in it each character of its route begins.
+struct Request {
+    spec: RouteSpec,
+    host: String,
+    seen: String,
+    /// One text for each character of the path.
+    sent: Vec<String>,
+    /// The characters of the host, in the spec.
+    before: usize,
 }
 
-/// What a path may get while each route that changes has either changed or not.
-fn possible(old: &RouteTable, new: &RouteTable, probe: &RouteSpec) -> Vec<Option<String>> {
-    let mut possible = Vec::new();
-    for prefix in std::iter::successors(Some(probe.clone()), RouteSpec::parent) {
-        let both = [old.get(&prefix), new.get(&prefix)];
-        possible.extend(both.iter().flatten().map(|r| Some(r.target.dial_url().to_owned())));
-        if both.iter().all(Option::is_some) {
-            return possible;
+impl Request {
+    /// With host routing not every spec can be asked for.
+    fn new(space: Space, spec: &RouteSpec, number: usize) -> Option<Self> {
+        if space == Space::Hosts && spec.clone().with_host().as_ref() != Ok(spec) {
+            return None;
         }
+        let (host, path) = match space {
+            Space::Paths => ("", spec.as_str()),
+            Space::Hosts if spec.is_root() => ("elsewhere", "/"),
+            Space::Hosts => spec.as_str()[1..]
+                .split_once('/')
+                .map_or((&spec.as_str()[1..], "/"), |(host, _)| (host, &spec.as_str()[1 + host.len()..])),
+        };
+        let before = if space == Space::Paths { 0 } else { 1 + host.chars().count() };
+        let escape = |c: usize| (c + before + number) % 2 == 0;
+        let (seen, sent) = (as_traefik_sees(path, escape), as_traefik_sends(path, escape));
+        Some(Self { spec: spec.clone(), host: host.to_owned(), seen, sent, before })
     }
-    possible.push(None);
-    possible
+
+    /// What a route answers.
+    fn by(&self, route: &Route, cut: bool) -> Answer {
+        let own =
+            if route.spec.is_root() { 0 } else { route.spec.as_str().chars().count().saturating_sub(self.before) };
+        let rest = self.sent[if cut { own.min(self.sent.len()) } else { 0 }..].concat();
+        let slash = if rest.starts_with('/') { "" } else { "/" };
+        Answer::Server(format!("{}{slash}{rest}", route.target.dial_url()))
+    }
+
+    /// What it may get while each route that changes has either changed or not.
+    fn possible(&self, old: &RouteTable, new: &RouteTable, cut: bool) -> Vec<Answer> {
+        let mut possible = Vec::new();
+        for prefix in std::iter::successors(Some(self.spec.clone()), RouteSpec::parent) {
+            let both = [old.get(&prefix), new.get(&prefix)];
+            possible.extend(both.iter().flatten().map(|route| self.by(route, cut)));
+            if both.iter().all(Option::is_some) {
+                return possible;
+            }
+        }
+        possible.extend([Answer::Page, Answer::Nobody]);
+        possible
+    }
 }
 
-/// Asks for every path once.
+/// Asks for every path once. `paged`: whatever no route takes gets a page by now.
 fn check(
-    space: Space,
+    variant: Variant,
     keys: &BTreeMap<String, String>,
     (old, new): (&RouteTable, &RouteTable),
     probes: &[RouteSpec],
-    complete: bool,
+    (complete, paged): (bool, bool),
 ) -> Result<(), TestCaseError> {
     let model = Model::new(keys);
     for (i, probe) in probes.iter().enumerate() {
-        let seen = as_traefik_sees(probe.as_str(), |c| (c + i) % 2 == 0);
-        let (host, path) = match space {
-            Space::Paths => (String::new(), seen),
-            Space::Hosts if probe.is_root() => ("elsewhere".to_owned(), "/".to_owned()),
-            Space::Hosts => {
-                let (host, path) = seen[1..].split_once('/').map_or((&seen[1..], ""), |(h, p)| (h, p));
-                (host.to_owned(), format!("/{path}"))
-            }
-        };
-        if space == Space::Hosts && probe.clone().with_host().as_ref() != Ok(probe) {
-            continue;
-        }
-        let answer = model.serve(&host, &path).map_err(TestCaseError::fail)?.map(str::to_owned);
-        let right = target(new, probe);
+        let Some(request) = Request::new(variant.space, probe, i) else { continue };
+        let answer = model.serve(&request.host, &request.seen, &request.sent.concat()).map_err(TestCaseError::fail)?;
+        let nobody = if paged { Answer::Page } else { Answer::Nobody };
+        let right = new.lookup(probe).map_or_else(|| nobody, |route| request.by(route, variant.cut));
         if answer != right {
             prop_assert!(!complete, "complete, and {probe} gets {answer:?} instead of {right:?}");
-            let possible = possible(old, new, probe);
+            let possible = request.possible(old, new, variant.cut);
             prop_assert!(possible.contains(&answer), "{probe} gets {answer:?}, not one of {possible:?}");
+            prop_assert!(!paged || answer != Answer::Nobody, "{probe} gets no page");
         }
     }
     Ok(())
@@ -197,18 +271,14 @@ fn check(
 
 /// Goes from table to table, and asks after each step for many paths: each answer must be the new one; as
 /// long as the plan isn't complete, a route that changes may be as it was. Returns the number of steps taken.
-fn walk(space: Space, tables: &[BTreeMap<String, u16>], edits_max: usize) -> Result<usize, TestCaseError> {
-    let settings = settings(space);
+fn walk(variant: Variant, tables: &[BTreeMap<String, u16>], edits_max: usize) -> Result<usize, TestCaseError> {
+    let settings = settings(variant);
     let (mut keys, mut tree, mut old, mut taken) = (BTreeMap::new(), Tree::default(), RouteTable::default(), 0);
+    // From the first routes on there is a page, also when the last route has gone.
+    let mut paged = false;
     for routes in tables {
         let new = table(routes);
-        let mut probes: Vec<RouteSpec> = Vec::new();
-        for spec in old.iter().chain(new.iter()).map(|r| r.spec.as_str().to_owned()) {
-            let more = ["", "/x", "/x/y", "x", "/é"].iter().map(|tail| format!("{spec}{tail}"));
-            probes.extend(more.filter_map(|p| RouteSpec::from_decoded(&p).ok()));
-        }
-        probes.sort();
-        probes.dedup();
+        let probes = probes(&old, &new);
         let mut complete = false;
         // A domain whose buckets go ends with the next plan only, so a second or third one may have something to do.
         for round in 0.. {
@@ -218,18 +288,34 @@ fn walk(space: Space, tables: &[BTreeMap<String, u16>], edits_max: usize) -> Res
             }
             prop_assert!(round < 4, "the plans don't come to an end: {steps:?}");
             for step in &steps {
-                // A unit is never torn: the largest, the fixed part, has ten edits.
-                prop_assert!(step.edits.len() <= edits_max.max(10), "{} edits", step.edits.len());
+                // A unit is never torn: the largest is the fixed part.
+                prop_assert!(step.edits.len() <= edits_max.max(settings.keys().len()), "{} edits", step.edits.len());
                 apply(&mut keys, &mut tree, step);
                 complete |= step.complete;
+                paged |= variant.pages && complete && tree.has_root();
                 taken += 1;
-                check(space, &keys, (&old, &new), &probes, complete)?;
+                check(variant, &keys, (&old, &new), &probes, (complete, paged))?;
             }
             prop_assert!(complete);
         }
+        prop_assert!(
+            tree.middlewares.len() <= if variant.cut { routes.len() } else { 0 },
+            "middlewares are left behind"
+        );
         old = new;
     }
     Ok(taken)
+}
+
+fn probes(old: &RouteTable, new: &RouteTable) -> Vec<RouteSpec> {
+    let mut probes = vec![RouteSpec::from_decoded("/nowhere").expect("valid")];
+    for spec in old.iter().chain(new.iter()).map(|r| r.spec.as_str().to_owned()) {
+        let more = ["", "/x", "/x/y", "x", "/é"].iter().map(|tail| format!("{spec}{tail}"));
+        probes.extend(more.filter_map(|p| RouteSpec::from_decoded(&p).ok()));
+    }
+    probes.sort();
+    probes.dedup();
+    probes
 }
 
 fn any_table(names: &'static str) -> impl Strategy<Value = BTreeMap<String, u16>> {
@@ -265,26 +351,42 @@ proptest! {
 
     #[test]
     fn every_step_is_right(tables in proptest::collection::vec(any_table("[ab@]{1,4}(/[ab]{1,2}){0,2}"), 1..4), edits in 1usize..30) {
-        walk(Space::Paths, &tables, edits)?;
+        walk(PATHS, &tables, edits)?;
+    }
+
+    #[test]
+    fn every_step_is_right_where_paths_are_cut(
+        tables in proptest::collection::vec(any_table("[ab@%é]{1,4}(/[ab]{1,2}){0,2}"), 1..4), edits in 1usize..30, pages in any::<bool>(),
+    ) {
+        walk(Variant { pages, cut: true, ..PATHS }, &tables, edits)?;
+    }
+
+    #[test]
+    fn what_no_route_takes_gets_a_page(
+        tables in proptest::collection::vec(any_table("[ab@]{1,4}(/[ab]{1,2}){0,2}"), 1..5), edits in 1usize..30,
+    ) {
+        walk(Variant { pages: true, ..PATHS }, &tables, edits)?;
     }
 
     #[test]
     fn every_step_is_right_for_families(tables in proptest::collection::vec(families(), 2..7), edits in 1usize..6) {
-        walk(Space::Paths, &tables, edits)?;
+        walk(PATHS, &tables, edits)?;
     }
 
     #[test]
     fn every_step_is_right_for_any_name(tables in proptest::collection::vec(any_table("(?s).{1,3}"), 1..4)) {
-        walk(Space::Paths, &tables, 12)?;
+        walk(PATHS, &tables, 12)?;
     }
 
     #[test]
-    fn every_step_is_right_with_hosts(tables in proptest::collection::vec(any_table("[ab-]{1,3}(/[ab]{1,2}){0,1}"), 1..4), edits in 1usize..14) {
+    fn every_step_is_right_with_hosts(
+        tables in proptest::collection::vec(any_table("[ab-]{1,3}(/[ab]{1,2}){0,1}"), 1..4), edits in 1usize..14, pages in any::<bool>(), cut in any::<bool>(),
+    ) {
         let hosts: Vec<_> = tables
             .iter()
             .map(|t| t.iter().map(|(k, v)| (k.replacen("/u/", "/h", 1).replace("/u", "/"), *v)).collect())
             .collect();
-        walk(Space::Hosts, &hosts, edits)?;
+        walk(Variant { space: Space::Hosts, pages, cut }, &hosts, edits)?;
     }
 }
 
@@ -297,6 +399,28 @@ fn a_day_at_a_site() {
             .chain([("/".to_owned(), 1)])
             .collect()
     };
-    let steps = walk(Space::Paths, &[site(5), site(60), site(30), site(90), site(2)], 24).expect("right at each step");
+    let steps = walk(PATHS, &[site(5), site(60), site(30), site(90), site(2)], 24).expect("right at each step");
     assert!(steps > 20, "only {steps} steps: the test has become too easy");
+}
+
+/// The root's route comes and goes, beside others that stay: each change is one step, with one answer before and after.
+#[test]
+fn the_root_comes_and_goes_in_one_step() {
+    let site = |root: bool| {
+        let users = (0..30).map(|i| (format!("/user/s{i}"), i + 2));
+        users.chain(root.then(|| ("/".to_owned(), 1))).collect::<BTreeMap<_, _>>()
+    };
+    let settings = settings(Variant { pages: true, ..PATHS });
+    let (mut keys, mut tree) = (BTreeMap::new(), Tree::default());
+    for root in [false, true, false, true] {
+        let steps = plan(&table(&site(root)), &tree, &settings, SMALL, limits(1000), &BTreeSet::new());
+        steps.iter().for_each(|step| apply(&mut keys, &mut tree, step));
+        let model = Model::new(&keys);
+        let wanted = if root { Answer::Server("http://127.0.0.1:1/x".to_owned()) } else { Answer::Page };
+        assert_eq!(model.serve("", "/x", "/x"), Ok(wanted));
+        assert_eq!(
+            model.serve("", "/user/s3/x", "/user/s3/x"),
+            Ok(Answer::Server("http://127.0.0.1:5/user/s3/x".to_owned()))
+        );
+    }
 }

@@ -42,8 +42,14 @@ fn split_alternatives(rule: &str) -> Vec<&str> {
     parts
 }
 
-/// Our expressions are a row of characters and pairs, closed by `(?:/|$)`.
+/// Whether an expression takes a path.
 fn expression_matches(expression: &str, path: &str) -> bool {
+    expression_rest(expression, path).is_some()
+}
+
+/// What an expression leaves of a path that it takes. Our expressions are a row of characters and pairs, closed by
+/// `(?:/|$)`.
+pub(crate) fn expression_rest<'a>(expression: &str, path: &'a str) -> Option<&'a str> {
     let mut body = expression.strip_prefix('^').and_then(|e| e.strip_suffix("(?:/|$)")).expect("our shape");
     let mut rest = path;
     let code = |hex: &str| char::from_u32(u32::from_str_radix(hex, 16).expect("hex")).expect("a character");
@@ -60,11 +66,23 @@ fn expression_matches(expression: &str, path: &str) -> bool {
             assert!(c.is_ascii_alphanumeric() || "/-_~%".contains(c), "syntax from a user's text: {expression}");
             (vec![c.to_string()], &body[c.len_utf8()..])
         };
-        let Some(next) = wanted.iter().find_map(|w| rest.strip_prefix(w.as_str())) else { return false };
-        rest = next;
+        rest = wanted.iter().find_map(|w| rest.strip_prefix(w.as_str()))?;
         body = after;
     }
-    rest.is_empty() || rest.starts_with('/')
+    (rest.is_empty() || rest.starts_with('/')).then_some(rest)
+}
+
+/// What Traefik sends on of a path of which each character was sent plain or escaped: one text for each character.
+pub(crate) fn as_traefik_sends(decoded: &str, escape: impl Fn(usize) -> bool) -> Vec<String> {
+    let sent = |(i, c): (usize, char)| {
+        let needs_none = c.is_ascii_alphanumeric() || "/-._~".contains(c);
+        if ALWAYS_ESCAPED.contains(c) || (!needs_none && escape(i)) {
+            c.to_string().bytes().map(|byte| format!("%{byte:02X}")).collect()
+        } else {
+            c.to_string()
+        }
+    };
+    decoded.chars().enumerate().map(sent).collect()
 }
 
 /// What Traefik's matcher sees of a path of which each character was sent plain or escaped.
@@ -102,6 +120,14 @@ fn rules_of_routes(#[case] place: &str, #[case] text: &str, #[case] priority: Op
 }
 
 #[test]
+fn the_path_of_a_route_in_what_is_sent_on() {
+    assert_eq!(own_path(Space::Paths, "/u/a.b-c").as_deref(), Some("^/u/a\\x{2e}b-c(?:/|$)"));
+    assert_eq!(own_path(Space::Paths, "/é@%").as_deref(), Some("^/(?:\\x{e9}|%C3%A9)(?:\\x{40}|%40)%25(?:/|$)"));
+    assert_eq!(own_path(Space::Hosts, "x.org/hub").as_deref(), Some("^/hub(?:/|$)"));
+    assert_eq!((own_path(Space::Paths, ""), own_path(Space::Hosts, "x.org")), (None, None));
+}
+
+#[test]
 fn rules_with_hosts() {
     assert_eq!(route(Space::Hosts, "jane.x.org").text, "Host(`jane.x.org`)");
     assert_eq!(route(Space::Hosts, "x.org/hub").text, "Host(`x.org`)&&(PathPrefix(`/hub/`)||Path(`/hub`))");
@@ -126,6 +152,18 @@ proptest! {
         }
         let beside = format!("{}{tail}", spec.as_str());
         prop_assert_eq!(matches(&rule, "", &as_traefik_sees(&beside, escape)), spec.covers(&beside));
+    }
+
+    /// For any text: the path of a route is cut off in every spelling, and the rest stays as it was sent.
+    #[test]
+    fn a_route_is_cut_off_in_every_spelling(name in "(?s).{1,12}", tail in "(?s)(/.{0,6})?", mask in any::<u32>()) {
+        prop_assume!(RouteSpec::from_decoded(&format!("/user/{name}")).is_ok());
+        let spec = spec(&format!("/user/{name}"));
+        let own = own_path(Space::Paths, Space::Paths.place(&spec)).expect("a path");
+        let sent = as_traefik_sends(&format!("{}{tail}", spec.as_str()), |i| mask >> (i % 32) & 1 == 1);
+        let rest = sent[spec.as_str().chars().count()..].concat();
+        let sent = sent.concat();
+        prop_assert_eq!(expression_rest(&own, &sent), Some(rest.as_str()));
     }
 
     /// A bucket admits every spelling of each of its members.
