@@ -4,10 +4,9 @@ mod body;
 mod query;
 mod view;
 
-use std::sync::Arc;
-
 use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::answer::Answer;
@@ -135,11 +134,10 @@ pub fn would_record(
     Ok((spec, target, data))
 }
 
-/// Each route's record as `GET /api/routes` lists it, by path.
+/// Each route's record as `GET /api/routes` lists it, by path, with when it was last used if that is known.
 #[must_use]
-pub fn listed(routes: &[Arc<Route>], settings: &ApiSettings) -> Value {
-    let routes: Vec<_> = routes.iter().map(|route| (&**route, None)).collect();
-    json!(Listing { routes: &routes, host_routing: settings.host_routing })
+pub fn listed(routes: &[(&Route, Option<Timestamp>)], settings: &ApiSettings) -> Value {
+    json!(Listing { routes, host_routing: settings.host_routing })
 }
 
 async fn delete(state: &ApiState, grant: &Grant, spec: RouteSpec) -> Result<Answer, Answer> {

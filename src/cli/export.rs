@@ -1,20 +1,27 @@
 //! `pointsman export`: the table of routes as text, from a running proxy or out of the store.
 
+use std::collections::HashMap;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 
 use clap::{Arg, ArgMatches, Command, value_parser};
+use jiff::Timestamp;
 use serde_json::value::RawValue;
 
 use super::routes::client::{Address, ApiClient, Tls};
 use super::routes::here::{self, Here, Purpose};
 use super::routes::table::Table;
 use super::{Exit, complain, wiring};
+use crate::activity::checkpoint::Chunk;
 use crate::api::listed;
 use crate::config::Config;
 use crate::control::bulk;
+use crate::route::Route;
 use crate::route::record::RecordKeys;
+use crate::store::Store;
 use crate::traefik::folder::{self, SECRET_MODE};
+use crate::traefik::name;
+use crate::traefik::rule::Space;
 
 const OPTIONS: &str = "Options of export";
 
@@ -82,8 +89,16 @@ async fn export(config: &Config, options: &ArgMatches) -> Result<(), String> {
             Here::Store(store) => {
                 let keys = RecordKeys::new(config.prefix());
                 let records = bulk::read(&*store, &keys).await.map_err(|error| error.to_string())?;
-                let routes: Vec<_> = records.table.iter().cloned().collect();
-                text_of(listed(&routes, &wiring::api_settings(config)))?
+                let used = last_uses(&*store, config).await?;
+                let settings = wiring::api_settings(config);
+                let space = if settings.host_routing { Space::Hosts } else { Space::Paths };
+                let last = |route: &Route| {
+                    let seen = used.get(name::route(space.place(&route.spec)).as_str());
+                    seen.and_then(|at| Timestamp::from_millisecond(*at).ok())
+                        .map_or(route.created, |at| at.max(route.created))
+                };
+                let routes: Vec<_> = records.table.iter().map(|route| (&**route, Some(last(route)))).collect();
+                text_of(listed(&routes, &settings))?
             }
         },
     };
@@ -102,6 +117,14 @@ async fn export(config: &Config, options: &ArgMatches) -> Result<(), String> {
 pub(super) async fn remote(config: &Config, address: &Address, tls: &Tls) -> Result<Table, String> {
     let tokens = config.auth.tokens().map_err(|problems| problems.to_string())?;
     ApiClient::new(address, tls, tokens)?.list().await
+}
+
+/// When routes were last used, as far as it is kept: by their names in Traefik, in milliseconds since 1970.
+async fn last_uses(store: &dyn Store, config: &Config) -> Result<HashMap<Box<str>, i64>, String> {
+    let prefix = wiring::activity_settings(config).prefix;
+    let kept = store.list(&prefix).await.map_err(|error| error.to_string())?.entries;
+    let chunks = kept.into_iter().filter_map(|entry| Chunk::decode(&String::from_utf8(entry.value).ok()?));
+    Ok(chunks.flat_map(|chunk| chunk.routes).collect())
 }
 
 fn text_of(listed: serde_json::Value) -> Result<Table, String> {

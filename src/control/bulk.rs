@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::commit::{self, HEAD_OPS};
@@ -31,6 +32,9 @@ pub struct Wish {
     pub spec: RouteSpec,
     /// Where it should lead and what should be remembered; `None`: there should be none.
     pub state: Option<(Target, RouteData)>,
+    /// When it was last used before it came here, if that is known. A route that is new here counts as made then, so that
+    /// idle servers don't seem to be in use; a time to come counts as now.
+    pub used: Option<Timestamp>,
 }
 
 /// All records at one moment.
@@ -172,16 +176,16 @@ struct Step {
 
 fn next_step(records: &Records, keys: &RecordKeys, clock: &dyn Clock, wishes: &[Wish], store: &dyn Store) -> Step {
     let limits = store.limits();
-    let head = next_head(records.head.as_ref());
+    let (head, now) = (next_head(records.head.as_ref()), clock.now());
     let (mut changes, mut bytes, mut taken) = (Vec::new(), 0, 0);
-    for Wish { spec, state } in wishes {
+    for Wish { spec, state, used } in wishes {
         let old = records.table.get(spec);
         let route = match state {
             Some((target, data)) if old.is_none_or(|old| old.target != *target || old.data != *data) => Some(Route {
                 spec: spec.clone(),
                 target: target.clone(),
                 data: data.clone(),
-                created: old.map_or_else(|| clock.now(), |old| old.created),
+                created: old.map_or_else(|| used.map_or(now, |used| used.min(now)), |old| old.created),
                 n: head.n,
             }),
             None if old.is_some() => None,

@@ -203,6 +203,30 @@ async fn a_folder_that_a_pointsman_holds_is_reached_through_its_api() {
 }
 
 #[tokio::test]
+async fn the_last_use_of_a_route_goes_along() {
+    let home = folder();
+    let data = home.path().join("data");
+    let long_ago = "2026-01-02T03:04:05.678Z";
+    let record = |last: &str| json!({"target": "http://127.0.0.1:1", "last_activity": last});
+    let table = json!({"/idle": record(long_ago), "/to-come": record("2999-01-01T00:00:00Z"), "/odd": record("soon")});
+    let imported = import_text(&["--data-dir", text(&data)], &table.to_string());
+    assert_eq!(imported.code, 0, "{imported:?}");
+    let there: Value = serde_json::from_str(&good(&["export", "--data-dir", text(&data)])).unwrap();
+    assert_eq!(there["/idle"], record(long_ago));
+    for path in ["/to-come", "/odd"] {
+        let last = there[path]["last_activity"].as_str().expect("a time");
+        assert!(("2026-01-03".."2999").contains(&last), "{there}");
+    }
+    // A Pointsman that starts on it says the same.
+    let (_, server) = one_machine(&data, home.path(), &[]).await;
+    eventually("the time of the last use", Duration::from_secs(30), || async {
+        let table: Value = serde_json::from_str(&good(&["export", "--from", &server.api])).expect("JSON");
+        if table["/idle"] == record(long_ago) { Ok(()) } else { Err(table.to_string()) }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn what_goes_into_etcd_is_served_by_the_pointsmen_there() {
     let system = System::start(1).await;
     let replica = system.pointsman(&[]).await.ready().await;

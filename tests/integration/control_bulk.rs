@@ -20,7 +20,7 @@ fn wish(i: usize) -> Wish {
     let target = format!("http://10.0.0.1:{}", i + 1);
     let data = [("target".to_owned(), target.as_str().into())].into_iter().collect();
     let spec = RouteSpec::from_decoded(&format!("/user/u{i}")).unwrap();
-    Wish { spec, state: Some((Target::parse(&target).unwrap(), data)) }
+    Wish { spec, state: Some((Target::parse(&target).unwrap(), data)), used: None }
 }
 
 async fn head(store: &dyn Store) -> Head {
@@ -41,8 +41,8 @@ async fn each_transaction_moves_the_head_by_one_and_nothing_is_written_twice() {
     assert_eq!(flaky.commits.load(Ordering::SeqCst), 3, "what is so already was written again");
 
     let created = read(&*memory, &keys()).await.unwrap().table.get(&wishes[0].spec).unwrap().created;
-    let Wish { spec, state: Some((_, data)) } = wishes[0].clone() else { panic!("a route") };
-    let other = Wish { spec: spec.clone(), state: Some((Target::parse("http://other").unwrap(), data)) };
+    let Wish { spec, state: Some((_, data)), .. } = wishes[0].clone() else { panic!("a route") };
+    let other = Wish { spec: spec.clone(), state: Some((Target::parse("http://other").unwrap(), data)), used: None };
     let removed = Wish { state: None, ..wishes[1].clone() };
     write(&*flaky, &keys(), &SystemClock, 1000, &[other, removed], |_| {}).await.unwrap();
     let table = read(&*memory, &keys()).await.unwrap().table;

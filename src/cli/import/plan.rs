@@ -61,14 +61,18 @@ impl Plan {
                 Some(_) => Verdict::Change,
             };
             if verdict != Verdict::Same {
-                wishes.push(Wish { spec: spec.clone(), state: Some(state.clone()) });
+                wishes.push(Wish {
+                    spec: spec.clone(),
+                    state: Some(state.clone()),
+                    used: wanted.used.get(spec).copied(),
+                });
             }
             verdicts.insert(spec.clone(), verdict);
         }
         for spec in there.routes.keys().filter(|spec| !wanted.routes.contains_key(*spec)) {
             let remove = replace && !named.contains(spec);
             if remove {
-                wishes.push(Wish { spec: spec.clone(), state: None });
+                wishes.push(Wish { spec: spec.clone(), state: None, used: None });
             }
             verdicts.insert(spec.clone(), if remove { Verdict::Remove } else { Verdict::Kept });
         }

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 
+use jiff::Timestamp;
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::api::{ApiSettings, would_record};
@@ -19,6 +21,8 @@ pub(in crate::cli) struct Table(pub(in crate::cli) BTreeMap<String, Box<RawValue
 pub(in crate::cli) struct Understood {
     /// Where each route leads, and its record.
     pub(in crate::cli) routes: BTreeMap<RouteSpec, (Target, RouteData)>,
+    /// When each was last used, if the table says so.
+    pub(in crate::cli) used: HashMap<RouteSpec, Timestamp>,
     /// Paths that can't be routes here, each with the reason.
     pub(in crate::cli) refused: Vec<(String, String)>,
 }
@@ -68,6 +72,7 @@ impl Table {
                 }
                 Ok((spec, target, data)) => {
                     written.insert(spec.clone(), path);
+                    found.used.extend(last_activity(&record).map(|used| (spec.clone(), used)));
                     found.routes.insert(spec, (target, data));
                 }
                 Err(reason) => found.refused.push((path, reason)),
@@ -96,6 +101,15 @@ impl Understood {
             holder == spec
         });
     }
+}
+
+/// What a proxy says of a route's last use.
+fn last_activity(record: &RawValue) -> Option<Timestamp> {
+    #[derive(Deserialize)]
+    struct Times {
+        last_activity: Option<Timestamp>,
+    }
+    serde_json::from_str::<Times>(record.get()).ok()?.last_activity
 }
 
 /// The beginning of a text that may be long.
