@@ -148,13 +148,13 @@ async fn what_a_start_would_meet_is_said_before_it() {
 
 /// A certificate that names itself, with its key, good in these years.
 fn certificate(folder: &Path, name: &str, years: (i32, i32)) -> [String; 2] {
-    let mut params = CertificateParams::new(["hub.example.org".to_owned()]).unwrap();
+    let mut params = CertificateParams::new(["hub.example.org".to_owned()]).expect("parameters");
     (params.not_before, params.not_after) = (date_time_ymd(years.0, 1, 1), date_time_ymd(years.1, 1, 1));
-    let pair = KeyPair::generate().unwrap();
-    let pem = params.self_signed(&pair).unwrap().pem();
+    let pair = KeyPair::generate().expect("a key");
+    let pem = params.self_signed(&pair).expect("a certificate").pem();
     [("cert", pem), ("key", pair.serialize_pem())].map(|(kind, pem)| {
         let path = folder.join(format!("{name}.{kind}"));
-        std::fs::write(&path, pem).unwrap();
+        std::fs::write(&path, pem).expect("a file");
         path.display().to_string()
     })
 }

@@ -37,7 +37,9 @@ async fn every_command_of_the_page_works_in_its_order() {
                 "/srv/jupyterhub/pointsman" => data.to_owned(),
                 "http://127.0.0.1:8001" => chp.api.clone(),
                 "http://127.0.0.1:2379" => etcd.endpoint().to_owned(),
-                file if file.ends_with(".json") => home.path().join(file).display().to_string(),
+                file if Path::new(file).extension().is_some_and(|extension| extension == "json") => {
+                    home.path().join(file).display().to_string()
+                }
                 word => word.to_owned(),
             })
             .collect();

@@ -19,12 +19,13 @@ fn keys() -> RecordKeys {
 fn wish(i: usize) -> Wish {
     let target = format!("http://10.0.0.1:{}", i + 1);
     let data = [("target".to_owned(), target.as_str().into())].into_iter().collect();
-    let spec = RouteSpec::from_decoded(&format!("/user/u{i}")).unwrap();
-    Wish { spec, state: Some((Target::parse(&target).unwrap(), data)), used: None }
+    let spec = RouteSpec::from_decoded(&format!("/user/u{i}")).expect("a route");
+    Wish { spec, state: Some((Target::parse(&target).expect("a target"), data)), used: None }
 }
 
 async fn head(store: &dyn Store) -> Head {
-    Head::parse(&store.get(&keys().head()).await.unwrap().entry.expect("a head").value).unwrap()
+    let read = store.get(&keys().head()).await.expect("memory");
+    Head::parse(&read.entry.expect("a head").value).expect("a head")
 }
 
 #[tokio::test]
@@ -73,7 +74,8 @@ async fn others_may_write_meanwhile() {
         write(&*store, &keys, &clock, 1000, &ours, |_| {}),
         write(&*store, &keys, &clock, 1000, &theirs, |_| {}),
     );
-    (one.unwrap(), other.unwrap());
+    one.unwrap();
+    other.unwrap();
     assert_eq!(read(&*store, &keys).await.unwrap().table.len(), 800);
 }
 

@@ -41,19 +41,7 @@ pub(super) fn before<'a>(config: &'a Config, report: &mut Report) -> Option<Befo
     let held = match embedded::look(folder) {
         Ok(Some(seen)) => self::folder(&seen, &part, report),
         Ok(None) => {
-            let above = folder.ancestors().skip(1).find(|above| above.as_os_str().is_empty() || above.exists());
-            let above = above.filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            match embedded::may_write(above) {
-                true => report.ok(&part, "is not there yet; pointsman makes it at its first start"),
-                false => report.problem(
-                    &part,
-                    format_args!(
-                        "is not there, and we may not make it in {}; make it for the user that pointsman runs as, or correct \
-                         --data-dir",
-                        above.display()
-                    ),
-                ),
-            }
+            missing(folder, &part, report);
             false
         }
         Err(error) => {
@@ -65,6 +53,24 @@ pub(super) fn before<'a>(config: &'a Config, report: &mut Report) -> Option<Befo
         }
     };
     Some(Before { folder, held })
+}
+
+/// The folder is still to be made.
+fn missing(folder: &Path, part: &str, report: &mut Report) {
+    let above = folder.ancestors().skip(1).find(|above| above.as_os_str().is_empty() || above.exists());
+    let above = above.filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if embedded::may_write(above) {
+        report.ok(part, "is not there yet; pointsman makes it at its first start");
+    } else {
+        report.problem(
+            part,
+            format_args!(
+                "is not there, and we may not make it in {}; make it for the user that pointsman runs as, or correct \
+                 --data-dir",
+                above.display()
+            ),
+        );
+    }
 }
 
 fn program(named: Option<&Path>, strict: bool, report: &mut Report) {

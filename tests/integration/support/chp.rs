@@ -22,7 +22,7 @@ impl Chp {
         let path = std::env::var("PATH").unwrap_or_default();
         let environment = [("CONFIGPROXY_AUTH_TOKEN", token), ("PATH", &path)];
         let process = Running::start(&program("configurable-http-proxy"), &arguments, &environment, folder);
-        let mut chp = Self { process: process, api: format!("http://127.0.0.1:{api}") };
+        let mut chp = Self { process, api: format!("http://127.0.0.1:{api}") };
         eventually("configurable-http-proxy", Duration::from_secs(20), || {
             let ended = chp.process.ended();
             assert!(ended.is_none(), "it ended at once ({ended:?}):\n{}", chp.process.log());
