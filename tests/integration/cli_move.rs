@@ -9,12 +9,13 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Value, json};
 
+use crate::support::certificates::Authority;
 use crate::support::chp::Chp;
 use crate::support::embedded;
 use crate::support::etcd::Etcd;
 use crate::support::http;
 use crate::support::pointsman::{Finished, Server, pointsman};
-use crate::support::process::{free_port, program};
+use crate::support::process::{Running, free_port, program};
 use crate::support::raw_http::{Backends, RawClient};
 use crate::support::system::{System, TOKEN};
 use crate::support::wait::eventually;
@@ -200,6 +201,46 @@ async fn a_folder_that_a_pointsman_holds_is_reached_through_its_api() {
     }
     let named = good(&["export", "--from", &server.api]);
     assert_eq!(timeless(&named), json!({"/user/u1": {"target": "http://127.0.0.1:1"}}));
+}
+
+#[tokio::test]
+async fn an_api_behind_https_or_a_socket_is_found_too() {
+    let home = folder();
+    let signed = Authority::new("authority", home.path()).sign("api");
+    let (socket, port) = (home.path().join("api.sock"), free_port().to_string());
+    let https = ["--api-ip", "127.0.0.1", "--api-port", &port, "--api-ssl-cert", text(&signed.cert)];
+    let https = [&https[..], &["--api-ssl-key", text(&signed.key)]].concat();
+    let (url, authority) = (format!("https://127.0.0.1:{port}"), home.path().join("authority.pem"));
+    let unix = format!("unix:{}", socket.display());
+    let ways = [
+        (https, vec!["--from", &url, "--ca", text(&authority)]),
+        (vec!["--api-socket", text(&socket)], vec!["--from", &unix]),
+    ];
+    let traefik = program("traefik");
+    let file = home.path().join("table.json");
+    for (number, (api, from)) in ways.into_iter().enumerate() {
+        let (data, users) = (home.path().join(format!("data{number}")), free_port().to_string());
+        let own =
+            ["--ip", "127.0.0.1", "--port", &users, "--data-dir", text(&data), "--traefik-binary", text(&traefik)];
+        let flags = [&own[..], &api].concat();
+        let mut server = Running::start(Path::new(env!("CARGO_BIN_EXE_pointsman")), &flags, &ENVIRONMENT, home.path());
+        eventually("its API", Duration::from_secs(20), || {
+            let ended = server.ended();
+            assert!(ended.is_none(), "it ended at once:\n{}", server.log());
+            let checked = run(&[&["check"], &flags[..]].concat());
+            let good = checked.stdout.contains("the token is accepted") && checked.stdout.contains(": ready");
+            async move { if good { Ok(()) } else { Err(checked.stdout) } }
+        })
+        .await;
+        std::fs::write(&file, r#"{"/a":{"target":"http://127.0.0.1:1"}}"#).unwrap();
+        let imported = run(&[&["import", text(&file)], &flags[..]].concat());
+        assert!(imported.code == 0 && imported.stderr.contains("writing through the API"), "{imported:?}");
+        assert!(timeless(&good(&[&["export"], &from[..]].concat())).get("/a").is_some());
+        if number == 0 {
+            let untrusted = run(&["export", "--from", &url]);
+            assert!(untrusted.code == 1 && untrusted.stderr.contains("can't be trusted"), "{untrusted:?}");
+        }
+    }
 }
 
 #[tokio::test]
