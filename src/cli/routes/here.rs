@@ -9,7 +9,7 @@ use super::client::{Address, ApiClient, Tls};
 use crate::cli::wiring;
 use crate::config::{Config, Listen, StoreConfig};
 use crate::store::SharedStore;
-use crate::store::embedded::{self, EmbeddedSettings, EmbeddedStore, OpenError};
+use crate::store::embedded::{self, EmbeddedSettings, EmbeddedStore, Held, OpenError};
 use crate::store::etcd::{EtcdSettings, EtcdStore};
 
 /// Whole tables take longer than a single call of the API may.
@@ -41,7 +41,17 @@ pub(in crate::cli) async fn open(config: &Config, tls: &Tls, purpose: Purpose) -
             Ok(Here::Store(Arc::new(store)))
         }
         StoreConfig::OneMachine { folder, .. } => {
-            check_owner(folder)?;
+            match embedded::look(folder).ok().flatten().map(|seen| seen.held) {
+                Some(Held::By(pid)) => return holder(config, tls, folder, pid, purpose).await,
+                // Of a folder that we may not enter the Pointsman behind the API tells all the same, if there is one.
+                Some(Held::Unknown) => {
+                    return match holder(config, tls, folder, None, purpose).await {
+                        Ok(here) => Ok(here),
+                        Err(unheard) => Err(check_owner(folder).err().unwrap_or(unheard)),
+                    };
+                }
+                Some(Held::No) | None => check_owner(folder)?,
+            }
             if purpose == Purpose::Read && !embedded::is_there(folder) {
                 return Err(format!(
                     "there are no routes in {}, for no Pointsman has kept any there; correct --data-dir, or name a running proxy by \
