@@ -15,6 +15,7 @@ mod collector;
 mod keeper;
 pub mod remote;
 mod servers;
+pub mod traffic;
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -124,9 +125,26 @@ struct Known {
     names: HashMap<RouteSpec, Box<str>>,
     /// Until then this may be told.
     fresh_until: Option<Instant>,
+    /// When the last whole look was.
+    looked: Option<Instant>,
+    /// What users' requests came to.
+    traffic: traffic::Traffic,
 }
 
 impl Activity {
+    /// How long ago the last whole look was, if there was one.
+    #[must_use]
+    pub fn age(&self) -> Option<Duration> {
+        self.read().looked.map(|looked| looked.elapsed())
+    }
+
+    /// What users' requests came to, as of the last look; `None` before the first.
+    #[must_use]
+    pub fn traffic(&self) -> Option<traffic::Traffic> {
+        let known = self.read();
+        known.looked.map(|_| known.traffic.clone())
+    }
+
     /// Starts to look. `table` gives the routes, `clients` a client for each Traefik of the `fleet`.
     pub fn start(
         lifecycle: &Lifecycle,

@@ -17,6 +17,7 @@ use super::keeper::{Keeper, Latest};
 use super::remote::Remote;
 use super::servers::{ByServer, Servers};
 use super::streams::{Connection, Streams};
+use super::traffic::Totals;
 use super::{Activity, Clients, Settings, Table, kernel};
 use crate::route::RouteTable;
 use crate::traefik::client::TraefikClient;
@@ -41,6 +42,7 @@ pub(super) struct Collector {
     settings: Settings,
     servers: Servers,
     counters: Counters,
+    totals: Totals,
     known_clients: HashMap<String, TraefikClient>,
     remotes: HashMap<String, Remote>,
     streams: HashMap<Place, Streams>,
@@ -86,6 +88,7 @@ impl Collector {
             settings,
             servers,
             counters: Counters::default(),
+            totals: Totals::default(),
             known_clients: HashMap::new(),
             remotes: HashMap::new(),
             streams: HashMap::new(),
@@ -148,6 +151,7 @@ impl Collector {
         for Look { url, counters } in looks {
             match counters {
                 Ok(sample) => {
+                    self.totals.look(&url, sample.started_ms, sample.traffic.clone());
                     let life = (url.clone(), sample.started_ms);
                     let (looked_ms, kept) =
                         if self.counters.knows(&url) { (i64::MAX, None) } else { self.keeper.before(&life) };
@@ -164,6 +168,7 @@ impl Collector {
         }
         let all = self.fleet.watch().borrow().clone();
         self.counters.keep(|url| all.contains_key(url));
+        self.totals.keep(|url| all.contains_key(url));
         self.streams.retain(|place, _| places.contains_key(place));
         for (place, urls) in &places {
             let connections = match connections.get(place) {
@@ -183,6 +188,8 @@ impl Collector {
         }
         if complaints.is_empty() {
             self.looked_ms = Some(now_ms);
+            let mut known = self.activity.write();
+            (known.looked, known.traffic) = (Some(Instant::now()), self.totals.all());
         }
         if self.looked_ms.is_some()
             && self.keeper.is_due()
