@@ -202,25 +202,28 @@ async fn retire(forwards: &Forwards, control: &ControlPlane) {
 
 /// Follows the child's life. Returns when there is no hope.
 async fn watch(child: &Child, fleet: &Fleet, readiness: &Readiness) {
-    let mut states = child.watch();
-    let mut seen = fleet.watch();
+    let (mut states, mut seen) = (child.watch(), fleet.watch());
+    // Neither may have been missed before we came.
+    states.mark_changed();
+    seen.mark_changed();
     loop {
-        match &*states.borrow_and_update() {
-            State::Starting => {}
-            State::Running { .. } => {
-                readiness.release(LATCH);
-                // It has nothing yet, and is asked again and again until it has.
-                fleet.hurry();
-            }
-            State::Down { how, .. } => readiness.hold(LATCH, format!("Traefik {how}")),
-            State::Failed { .. } => return,
-        }
-        if seen.borrow_and_update().values().any(|seen| matches!(seen.status, Status::Serving(_) | Status::Empty)) {
-            child.has_served();
-        }
         tokio::select! {
-            Ok(()) = states.changed() => {}
-            Ok(()) = seen.changed() => {}
+            Ok(()) = states.changed() => match &*states.borrow_and_update() {
+                State::Starting => {}
+                State::Running { .. } => {
+                    readiness.release(LATCH);
+                    // It has nothing yet, and is asked again and again until it has.
+                    fleet.hurry();
+                }
+                State::Down { how, .. } => readiness.hold(LATCH, format!("Traefik {how}")),
+                State::Failed { .. } => return,
+            },
+            Ok(()) = seen.changed() => {
+                let answers = |status: &Status| matches!(status, Status::Serving(_) | Status::Empty);
+                if seen.borrow_and_update().values().any(|seen| answers(&seen.status)) {
+                    child.has_served();
+                }
+            }
             else => return,
         }
     }
