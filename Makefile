@@ -2,16 +2,17 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test setup-test fmt-check clippy doc test-rust test-e2e lint deny fmt bench clean
+.PHONY: help setup demo wheel test setup-test fmt-check clippy doc test-rust test-python test-e2e test-dataplane test-dataplane-slow test-hub test-hub-proxy lint deny fmt bench clean
 
 PYTHON ?= python3
 PORT ?= 8000
 CARGO := scripts/cargo
+HUB6_PYTHON := .pointsman/hub6/bin/python
 DEBUG_BINARY = $(abspath $(or $(CARGO_TARGET_DIR),target)/debug/pointsman)
 heading = @printf '\n=== %s\n' '$(1)'
 
 help: ## say what there is
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' Makefile
 
 setup: ## get everything that the demo, the tests and the benchmark need into .pointsman/
 	@$(PYTHON) scripts/dev-env
@@ -19,7 +20,11 @@ setup: ## get everything that the demo, the tests and the benchmark need into .p
 demo: ## run JupyterHub on Pointsman on this machine, until Ctrl-C (PORT=8000)
 	@$(PYTHON) scripts/demo --port $(PORT)
 
-test: setup-test fmt-check clippy doc test-rust test-e2e ## run all checks and tests
+wheel: ## build the Python package for this machine into target/wheels/
+	@$(PYTHON) scripts/dev-env build wheel
+	CARGO=$(abspath $(CARGO)) .pointsman/wheel/bin/maturin build --release --locked --out target/wheels
+
+test: setup-test fmt-check clippy doc test-rust test-python test-e2e test-dataplane test-hub-proxy ## run all checks and tests
 	$(call heading,All checks and tests passed)
 
 setup-test:
@@ -47,10 +52,33 @@ test-rust: ## run the Rust tests: unit, property, API, real etcd and real Traefi
 		set -x; $(CARGO) test --locked; \
 	fi
 
+test-python: ## run the tests of the Python package: the class for the hub, the wheel (ARGS="-k names")
+	$(call heading,Python package)
+	.pointsman/hub6/bin/python -m pytest tests/python $(ARGS)
+
 test-e2e: ## run the end-to-end tests with real JupyterHubs and a browser (ARGS="-k names")
 	$(call heading,End-to-end tests)
 	$(CARGO) test --locked --no-run --quiet # the program as the Rust tests have it: a plain build would compile all again
-	POINTSMAN_TEST_BINARY=$(DEBUG_BINARY) .pointsman/hub6/bin/python -m pytest tests/e2e $(ARGS)
+	POINTSMAN_TEST_BINARY=$(DEBUG_BINARY) $(HUB6_PYTHON) -m pytest tests/e2e $(ARGS)
+
+test-dataplane: ## send the same requests to configurable-http-proxy and to Pointsman (ARGS="-k names")
+	$(call heading,The data plane beside configurable-http-proxy)
+	$(CARGO) test --locked --no-run --quiet # the program as the Rust tests have it
+	POINTSMAN_TEST_BINARY=$(DEBUG_BINARY) $(HUB6_PYTHON) -m pytest tests/dataplane $(ARGS)
+
+test-dataplane-slow: ## the same with what takes long: ten idle minutes, 1 GB (about 30 minutes)
+	$(CARGO) test --locked --no-run --quiet
+	POINTSMAN_TEST_BINARY=$(DEBUG_BINARY) $(HUB6_PYTHON) -m pytest tests/dataplane -m slow $(ARGS)
+
+test-hub-proxy:
+	$(call heading,The proxy tests of JupyterHub itself)
+	$(CARGO) test --locked --no-run --quiet
+	POINTSMAN_TEST_BINARY=$(DEBUG_BINARY) $(PYTHON) tests/hub_suite/run --variant plain test_proxy.py test_unix_socket.py
+
+test-hub: ## run JupyterHub's own tests with Pointsman as its proxy: plain, subdomains, internal_ssl (half an hour)
+	@$(PYTHON) scripts/dev-env traefik hub6 hub-suite
+	$(CARGO) test --locked --no-run --quiet
+	POINTSMAN_TEST_BINARY=$(DEBUG_BINARY) $(PYTHON) tests/hub_suite/run $(ARGS)
 
 lint: fmt-check clippy doc ## check formatting, lints and documentation
 

@@ -5,11 +5,11 @@
 
 pub mod auth;
 pub mod connections;
+pub mod files;
 pub mod listen;
 pub mod pages;
 
 mod answer;
-mod files;
 mod guard;
 mod routes;
 
@@ -34,6 +34,8 @@ use auth::Authenticator;
 pub struct ApiSettings {
     /// The first segment of a route is a host name.
     pub host_routing: bool,
+    /// Targets may be Unix sockets: whoever serves the routes can reach them.
+    pub unix_targets: bool,
     /// Every call is answered within this time: hubs of version 4 and 5 hang up after 10 s.
     pub deadline: Duration,
     /// The longest body that is read, in bytes. The hub's are below 1 KiB.
@@ -46,6 +48,7 @@ impl Default for ApiSettings {
     fn default() -> Self {
         Self {
             host_routing: false,
+            unix_targets: false,
             // A little more than the control plane takes at most, whose answer says better what is missing.
             deadline: Duration::from_millis(7800),
             body_bytes_max: 64 * 1024,

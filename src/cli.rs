@@ -3,6 +3,7 @@
 mod check;
 mod commands;
 mod floors;
+mod one_machine;
 mod serve;
 mod sources;
 pub mod traefik_config;
@@ -61,7 +62,7 @@ pub async fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
 /// Says that the process could not even begin.
 #[must_use]
 pub fn startup_failure(error: &io::Error) -> Exit {
-    complain(&format!("pointsman: the system gives no threads: {error}"));
+    complain(&format!("pointsman: this process can't begin: {error}"));
     Exit::Failure
 }
 

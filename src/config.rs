@@ -7,12 +7,14 @@ pub mod secrets;
 pub mod settings;
 
 mod checks;
+mod ciphers;
 mod resolve;
 #[cfg(test)]
 mod tests;
 mod values;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use secrecy::SecretString;
 use url::Url;
@@ -25,51 +27,149 @@ pub use resolve::check_socket_address;
 /// All settings, typed and checked against each other.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where users reach Traefik; only `traefik-config` needs it.
+    /// Where users come in.
     pub public: PublicConfig,
     /// The API that `JupyterHub` calls.
     pub api: ApiConfig,
     /// The pages that Traefik calls.
     pub pages: PagesConfig,
+    /// Where the metrics are, if there are any.
+    pub metrics: Option<Listen>,
     /// Who may call the API.
     pub auth: AuthConfig,
     /// The store.
-    pub etcd: EtcdConfig,
+    pub store: StoreConfig,
     /// The proxies.
     pub traefik: TraefikConfig,
     /// What users get.
     pub routing: RoutingConfig,
+    /// How users' servers are reached.
+    pub servers: ServersConfig,
     /// What is logged.
     pub log: LogConfig,
+    /// Where our process number is written.
+    pub pid_file: Option<PathBuf>,
 }
 
-/// The first entry point's address.
+/// Somewhere to listen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    /// On a port.
+    Tcp {
+        /// Name or address; "" for all interfaces.
+        ip: String,
+        /// Port.
+        port: u16,
+    },
+    /// On a Unix socket.
+    Unix(PathBuf),
+}
+
+/// Where users come in, at Traefik.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublicConfig {
-    /// Name or address; "" for all interfaces.
-    pub ip: String,
-    /// Port.
+    /// The first entry point's address.
+    pub listen: Listen,
+    /// TLS, if it is spoken there.
+    pub tls: Option<ServerTls>,
+    /// The one version of TLS that is spoken, if it is not each that is safe.
+    pub tls_version: Option<TlsVersion>,
+    /// Ciphers of TLS 1.2, by Go's names; empty: Traefik's own choice.
+    pub ciphers: Vec<&'static str>,
+    /// A port for plain http that sends users to https, if there is one.
+    pub redirect: Option<Redirect>,
+    /// How long a connection may be idle, if it isn't Traefik's default.
+    pub idle_timeout: Option<Duration>,
+    /// Whose `X-Forwarded` headers count.
+    pub trusted: Trusted,
+    /// Balancers that speak the PROXY protocol.
+    pub proxy_protocol_ips: Vec<String>,
+    /// Where each request is logged, if anywhere.
+    pub access_log: Option<AccessLog>,
+    /// Middlewares that each request passes, as `name@provider`.
+    pub middlewares: Vec<String>,
+}
+
+/// A port that sends users to https.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Redirect {
+    /// The port that takes plain http.
     pub port: u16,
+    /// The port that users are sent to.
+    pub to: u16,
+}
+
+/// Whose `X-Forwarded` headers count.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trusted {
+    /// Everybody's, as in the configurable-http-proxy.
+    Everybody,
+    /// Those of clients in these ranges.
+    Ranges(Vec<String>),
+}
+
+/// Where Traefik logs requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AccessLog {
+    /// In its log.
+    Log,
+    /// In this file.
+    File(PathBuf),
+}
+
+/// What a listener that speaks TLS needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerTls {
+    /// The certificate and its chain.
+    pub cert: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+    /// What the certificates of clients must lead to.
+    pub ca: Option<PathBuf>,
+    /// Whether clients must show one: as in the configurable-http-proxy, who is asked is also refused.
+    pub request_cert: bool,
+}
+
+/// A version of TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// TLS 1.2.
+    Tls12,
+    /// TLS 1.3.
+    Tls13,
 }
 
 /// The API's address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiConfig {
-    /// Name or address; "" for all interfaces.
-    pub ip: String,
-    /// Port.
-    pub port: u16,
+    /// Where it listens.
+    pub listen: Listen,
+    /// TLS, if it is spoken there.
+    pub tls: Option<ServerTls>,
 }
 
 /// The health and error pages for Traefik.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PagesConfig {
-    /// Where Traefik reaches them; without it there are none.
+    /// Where Traefik reaches them; without it there are none. On one machine it finds them by itself.
     pub url: Option<Url>,
     /// Name or address; "" for all interfaces.
     pub ip: String,
     /// Port.
     pub port: u16,
+    /// Who writes them, if it isn't us.
+    pub source: PagesSource,
+}
+
+/// Who writes error pages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PagesSource {
+    /// We do.
+    Plain,
+    /// Whoever answers at this address.
+    Target(Url),
+    /// They lie in this folder.
+    Folder(PathBuf),
 }
 
 /// Who may call the API.
@@ -106,6 +206,20 @@ pub struct JwtConfig {
     pub routes_claim: String,
 }
 
+/// Where routes are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreConfig {
+    /// On this machine, in this folder; and Traefik is started by us.
+    OneMachine {
+        /// The folder for everything that is kept.
+        folder: PathBuf,
+        /// The Traefik to start, if one was named.
+        traefik: Option<PathBuf>,
+    },
+    /// In etcd, from where Traefiks that others start take them.
+    Etcd(EtcdConfig),
+}
+
 /// Where the store is, and how to log in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EtcdConfig {
@@ -128,14 +242,12 @@ pub struct EtcdConfig {
 /// Which Traefiks there are, and what they look like.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TraefikConfig {
-    /// Their APIs; at least one.
+    /// Their APIs; at least one with etcd, and none without.
     pub apis: Vec<TraefikApi>,
     /// Root key of their etcd provider; no slash around it.
     pub root_key: String,
     /// Their entry points for users; at least one.
     pub entry_points: Vec<EntryPoint>,
-    /// Balancers in front of them.
-    pub trusted_ips: Vec<String>,
     /// Take over a tree of another layout.
     pub adopt_layout: bool,
     /// Refuse old versions.
@@ -172,10 +284,32 @@ pub struct RoutingConfig {
     pub host_routing: bool,
     /// Where `/` leads if nobody says otherwise.
     pub default_target: Option<Target>,
-    /// Who writes the error pages.
-    pub error_target: Option<Url>,
     /// The most routes that are accepted.
     pub max_routes: usize,
+}
+
+/// How users' servers are reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "they are switches of the command line, and independent")]
+pub struct ServersConfig {
+    /// Certificate and key that https servers are shown.
+    pub client_pair: Option<(PathBuf, PathBuf)>,
+    /// What the certificates of https servers must lead to, instead of the system's authorities.
+    pub ca: Option<PathBuf>,
+    /// More authorities, beside the system's.
+    pub extra_ca: Option<PathBuf>,
+    /// The certificates of https servers are not checked.
+    pub insecure: bool,
+    /// How long a server may take until its answer begins.
+    pub answer_timeout: Option<Duration>,
+    /// Servers see the host of their target.
+    pub change_origin: bool,
+    /// The path of a target comes before that of a request.
+    pub prepend_path: bool,
+    /// The path of the route stays in that of a request.
+    pub include_prefix: bool,
+    /// Headers that every request is given.
+    pub headers: Vec<(String, String)>,
 }
 
 /// What is logged.
@@ -200,6 +334,8 @@ pub struct Sources {
     pub file_is_lost: bool,
     /// The content of `CONFIGPROXY_AUTH_TOKEN`.
     pub environment_token: Option<SecretString>,
+    /// The file that `NODE_EXTRA_CA_CERTS` names: more authorities for https servers.
+    pub extra_ca: Option<PathBuf>,
 }
 
 /// Whether the files that settings name are read as part of the check.
@@ -212,6 +348,21 @@ pub enum Files {
 }
 
 impl Config {
+    /// The settings of etcd, if that is where routes are kept.
+    #[must_use]
+    pub fn etcd(&self) -> Option<&EtcdConfig> {
+        match &self.store {
+            StoreConfig::Etcd(etcd) => Some(etcd),
+            StoreConfig::OneMachine { .. } => None,
+        }
+    }
+
+    /// What the keys of our records begin with, in each store.
+    #[must_use]
+    pub fn prefix(&self) -> &str {
+        self.etcd().map_or(resolve::PREFIX, |etcd| &etcd.prefix)
+    }
+
     /// Understands the sources, or says everything that is wrong with them at once. `problems` are those that reading
     /// the sources has already brought up.
     pub fn from_sources(sources: &Sources, files: Files, mut problems: Problems) -> Result<Self, Problems> {

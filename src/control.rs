@@ -20,10 +20,12 @@ use crate::traefik::bucket::Sizes;
 use crate::traefik::fixed;
 use crate::traefik::fleet::Fleet;
 
+use delivery::Delivery;
 use mirror::Mirror;
 use writer::{Change, Command, Writer};
 
 mod commit;
+mod delivery;
 mod mirror;
 mod projection;
 mod writer;
@@ -83,6 +85,8 @@ pub struct Settings {
     pub routes_max: usize,
     /// Take over a tree that was written with other settings.
     pub adopt_layout: bool,
+    /// The Traefiks don't read the store: they are sent what it holds.
+    pub deliver: bool,
 }
 
 /// Adds, removes, reads and lists routes. Any replica may be asked; repeating a call does no harm.
@@ -108,6 +112,11 @@ impl ControlPlane {
         let settings = Arc::new(settings);
         let mirror = Arc::new(Mirror::new(settings.clone(), readiness.clone()));
         let (commands, queue) = mpsc::channel(QUEUE_MAX);
+        if settings.deliver {
+            let delivery = Delivery::new(mirror.clone(), fleet.clone(), readiness.clone());
+            let stopping = lifecycle.stopping();
+            lifecycle.spawn("delivery", async move { delivery.run(stopping).await });
+        }
         mirror::start(&mirror, lifecycle, &store);
         let writer =
             Writer::new(store.clone(), clock, mirror.clone(), fleet.clone(), settings.clone(), readiness.clone());

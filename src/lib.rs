@@ -12,7 +12,11 @@ pub mod activity;
 
 pub mod control;
 
+pub mod child;
+
 pub mod api;
+
+pub mod forward;
 
 pub mod config;
 

@@ -9,7 +9,7 @@ pub mod target;
 
 pub use spec::{RouteSpec, SpecError};
 pub use table::RouteTable;
-pub use target::{Target, TargetError};
+pub use target::{Target, TargetError, origin};
 
 use jiff::Timestamp;
 

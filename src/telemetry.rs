@@ -1,5 +1,7 @@
 //! Logs: one line an event, to stderr, as text or JSON.
 
+pub mod seldom;
+
 use std::fmt;
 use std::io;
 use std::str::FromStr;

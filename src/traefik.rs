@@ -3,8 +3,11 @@
 
 pub mod bucket;
 pub mod client;
+pub mod document;
+pub mod dynamic_file;
 pub mod fixed;
 pub mod fleet;
+pub mod folder;
 pub mod marker;
 pub mod name;
 pub mod plan;

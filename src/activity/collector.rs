@@ -17,7 +17,7 @@ use super::keeper::{Keeper, Latest};
 use super::remote::Remote;
 use super::servers::{ByServer, Servers};
 use super::streams::{Connection, Streams};
-use super::{Activity, Clients, Settings, Table, kernel};
+use super::{Activity, Settings, Table, kernel};
 use crate::route::RouteTable;
 use crate::traefik::client::TraefikClient;
 use crate::traefik::fleet::{Fleet, Status};
@@ -37,7 +37,6 @@ pub(super) struct Collector {
     keeper: Arc<Keeper>,
     fleet: Arc<Fleet>,
     table: Table,
-    clients: Clients,
     settings: Settings,
     servers: Servers,
     counters: Counters,
@@ -73,7 +72,6 @@ impl Collector {
         keeper: Arc<Keeper>,
         fleet: Arc<Fleet>,
         table: Table,
-        clients: Clients,
         settings: Settings,
     ) -> Self {
         let servers = Servers::new(settings.forwarders.clone());
@@ -82,7 +80,6 @@ impl Collector {
             keeper,
             fleet,
             table,
-            clients,
             settings,
             servers,
             counters: Counters::default(),
@@ -280,7 +277,7 @@ impl Collector {
         for url in live {
             let client = match self.known_clients.get(url) {
                 Some(client) => client.clone(),
-                None => match (self.clients)(url) {
+                None => match self.fleet.client(url) {
                     Ok(client) => self.known_clients.entry(url.clone()).or_insert(client).clone(),
                     Err(error) => {
                         done.push(Look { url: url.clone(), counters: Err(error.to_string()) });

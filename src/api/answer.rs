@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::control::ControlError;
 
 /// How long a client should wait before it repeats a call that found us unavailable, in seconds.
-const RETRY_AFTER_S: &str = "1";
+pub(super) const RETRY_AFTER_S: &str = "1";
 
 /// What the caller gets: a status and at most a sentence or a JSON value.
 #[derive(Debug)]

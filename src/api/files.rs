@@ -6,7 +6,7 @@ use std::path::Path;
 
 /// How a set of files looked at one moment; a file that isn't there is `None`. Equal stamps: nothing has changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Stamp(Vec<Option<Seen>>);
+pub struct Stamp(Vec<Option<Seen>>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Seen {
@@ -17,7 +17,7 @@ struct Seen {
 
 impl Stamp {
     /// Looks at the files now. Links are followed: a mounted secret is renewed by turning a link.
-    pub(super) fn of<'a>(files: impl IntoIterator<Item = &'a Path>) -> Self {
+    pub fn of<'a>(files: impl IntoIterator<Item = &'a Path>) -> Self {
         let look = |file: &Path| {
             let seen = std::fs::metadata(file).ok()?;
             let modified = (seen.mtime(), seen.mtime_nsec());
@@ -28,7 +28,7 @@ impl Stamp {
 }
 
 /// Reads a regular file of at most `bytes_max` bytes; anything else is an error that says so.
-pub(super) fn read(file: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+pub fn read(file: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     // A named pipe would hold us up for ever, before a single byte is asked for.
     if !std::fs::metadata(file)?.is_file() {
         return Err(io::Error::other("it is not a regular file"));

@@ -120,6 +120,15 @@ impl Listener {
         self.sockets.iter().filter_map(address).collect()
     }
 
+    /// Gives the TCP sockets to somebody else, who will serve on them.
+    pub fn into_sockets(self) -> io::Result<Vec<std::net::TcpListener>> {
+        let tcp = |socket| match socket {
+            Socket::Tcp(socket) => Some(socket.into_std()),
+            Socket::Unix(_) => None,
+        };
+        self.sockets.into_iter().filter_map(tcp).collect()
+    }
+
     /// Serves until `stop`, then closes idle connections, finishes the requests that are under way, and returns.
     pub async fn serve(self, name: &'static str, router: Router, stop: CancellationToken) {
         self.announce(name);

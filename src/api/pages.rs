@@ -3,8 +3,10 @@
 //! Its listener is its own, for users' requests end here through Traefik; nothing on it needs or takes a token.
 
 mod error_target;
+mod folder;
 mod plain;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Router;
@@ -13,29 +15,80 @@ use axum::extract::{Path, Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
+use bytes::Bytes;
 use tracing::debug;
 use url::Url;
 
-use super::answer::Answer;
-use error_target::{ErrorTarget, Page};
+use super::answer::{Answer, RETRY_AFTER_S};
+use error_target::ErrorTarget;
+use folder::Folder;
 
 /// What Traefik says about itself when it asks for the health answer.
 const REVISION_HEADER: &str = "x-pointsman-revision";
 
-/// Every address of the pages listener. With an `error_target` that server is asked for error pages first.
-pub fn router(error_target: Option<&Url>) -> Result<Router, PagesError> {
-    let error_target = error_target.map(ErrorTarget::new).transpose()?.map(Arc::new);
+/// The longest page that is passed on, in bytes.
+const PAGE_BYTES_MAX: usize = 1024 * 1024;
+
+/// Where error pages come from. The first that has one is asked; our own page is always there.
+#[derive(Debug, Clone, Default)]
+pub struct PagesSettings {
+    /// A server that is asked as configurable-http-proxy does: `URL/CODE?url=PATH`.
+    pub error_target: Option<Url>,
+    /// A folder with `CODE.html` and `error.html`.
+    pub error_path: Option<PathBuf>,
+    /// Who we are to an `error_target` with https, and whom we believe.
+    pub tls: PagesTls,
+}
+
+/// The side of a TLS client, all in PEM: the files of `--client-ssl-…`. They are read again when they change.
+#[derive(Debug, Clone, Default)]
+pub struct PagesTls {
+    /// The only authorities that are believed; without it, those of the system.
+    pub ca: Option<PathBuf>,
+    /// Our certificate; needs `key`.
+    pub cert: Option<PathBuf>,
+    /// Its key; needs `cert`.
+    pub key: Option<PathBuf>,
+}
+
+/// What the handlers share.
+struct Sources {
+    error_target: Option<ErrorTarget>,
+    folder: Option<Folder>,
+}
+
+/// An error page. Of the headers that came with it these two are passed on, and no others.
+struct Page {
+    body: Bytes,
+    content_type: Option<HeaderValue>,
+    content_encoding: Option<HeaderValue>,
+}
+
+/// Every address of the pages listener.
+///
+/// `/error/CODE?url=URL` is an error page with that status, `/starting` the page of a proxy without routes, and
+/// `/_chp_healthz` the health answer.
+pub fn router(settings: &PagesSettings) -> Result<Router, PagesError> {
+    let error_target = settings.error_target.as_ref().map(|url| ErrorTarget::new(url, settings.tls.clone()));
+    let sources = Sources {
+        error_target: error_target.transpose()?,
+        folder: settings.error_path.as_deref().map(Folder::new).transpose()?,
+    };
     Ok(Router::new()
         .route("/_chp_healthz", any(chp_healthz))
         .route("/error/{status}", any(error_page))
+        .route("/starting", any(starting))
         .fallback(|| async { Answer::not_found() })
-        .with_state(error_target))
+        .with_state(Arc::new(sources)))
 }
 
-/// The error target can't be asked.
+/// A source of error pages can't be used.
 #[derive(Debug, thiserror::Error)]
-#[error("--error-target can't be used: {0}")]
-pub struct PagesError(String);
+#[error("{setting} can't be used: {reason}")]
+pub struct PagesError {
+    setting: &'static str,
+    reason: String,
+}
 
 /// The body of configurable-http-proxy's own health check, whatever the method.
 async fn chp_healthz(request: Request) -> Response {
@@ -46,29 +99,50 @@ async fn chp_healthz(request: Request) -> Response {
     response
 }
 
-async fn error_page(
-    State(target): State<Option<Arc<ErrorTarget>>>,
-    Path(status): Path<String>,
-    request: Request,
-) -> Response {
+async fn error_page(State(sources): State<Arc<Sources>>, Path(status): Path<String>, request: Request) -> Response {
     let Some(status) = error_status(&status) else { return Answer::not_found().into_response() };
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return Answer::method_not_supported().into_response();
     }
-    let asked = match &target {
-        Some(target) => target.page(status, visited(request.uri().query().unwrap_or_default()).as_deref()).await,
-        None => None,
-    };
-    let Page { body, content_type, content_encoding } = asked.unwrap_or_else(|| Page {
-        body: plain::page(status).into(),
-        content_type: Some(HeaderValue::from_static("text/html; charset=utf-8")),
-        content_encoding: None,
-    });
-    let mut response = Response::new(Body::from(body));
+    let visited = visited(request.uri().query().unwrap_or_default());
+    let page = sources.page(status, visited.as_deref()).await;
+    respond(status, page.unwrap_or_else(|| Page::ours(plain::page(status))))
+}
+
+/// What a proxy answers that has just started and has no routes yet.
+async fn starting() -> Response {
+    let mut response = respond(StatusCode::SERVICE_UNAVAILABLE, Page::ours(plain::starting()));
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_S));
+    response
+}
+
+impl Sources {
+    async fn page(&self, status: StatusCode, visited: Option<&str>) -> Option<Page> {
+        if let Some(target) = &self.error_target
+            && let Some(page) = target.page(status, visited).await
+        {
+            return Some(page);
+        }
+        match &self.folder {
+            Some(folder) => folder.page(status).await,
+            None => None,
+        }
+    }
+}
+
+impl Page {
+    fn ours(html: String) -> Self {
+        let content_type = Some(HeaderValue::from_static("text/html; charset=utf-8"));
+        Self { body: html.into(), content_type, content_encoding: None }
+    }
+}
+
+fn respond(status: StatusCode, page: Page) -> Response {
+    let mut response = Response::new(Body::from(page.body));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.extend(content_type.map(|value| (header::CONTENT_TYPE, value)));
-    headers.extend(content_encoding.map(|value| (header::CONTENT_ENCODING, value)));
+    headers.extend(page.content_type.map(|value| (header::CONTENT_TYPE, value)));
+    headers.extend(page.content_encoding.map(|value| (header::CONTENT_ENCODING, value)));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response

@@ -10,7 +10,7 @@ use axum::http::{Method, StatusCode};
 use super::ApiState;
 use super::answer::Answer;
 use super::auth::{Grant, Refusal, Scope};
-use crate::route::{RouteSpec, SpecError, Target};
+use crate::route::{RouteSpec, SpecError, Target, TargetError};
 use view::{Listing, RouteView};
 
 /// What comes before the path of a route.
@@ -86,8 +86,11 @@ async fn post(state: &ApiState, grant: &Grant, spec: RouteSpec, request: Request
     within(grant, &spec)?;
     let bytes = body::read(request, state.settings.body_bytes_max).await?;
     let mut data = body::parse(&bytes)?;
-    let target = Target::parse(body::target(&data)?)
-        .map_err(|error| Answer::sentence(StatusCode::BAD_REQUEST, error.to_string()))?;
+    let refused = |error: TargetError| Answer::sentence(StatusCode::BAD_REQUEST, error.to_string());
+    let target = Target::parse(body::target(&data)?).map_err(refused)?;
+    if target.unix_path().is_some() && !state.settings.unix_targets {
+        return Err(refused(TargetError::UnixSocket));
+    }
     if spec.is_root() && data.contains_key("user") && data.contains_key("jupyterhub") {
         // Many clients resolve `/api/routes/user/..` before they send it: a user of that name would get the hub's place.
         return Err(Answer::sentence(

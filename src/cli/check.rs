@@ -22,8 +22,10 @@ pub(super) async fn run(config: &Config) -> Exit {
     };
     let mut report = Report::default();
     report.ok("configuration", "can be used");
-    let in_store = etcd::check(config, &mut report).await;
-    traefik::check(config, &in_store, &probe, &mut report).await;
+    if let Some(etcd) = config.etcd() {
+        let in_store = etcd::check(config, etcd, &mut report).await;
+        traefik::check(config, &in_store, &probe, &mut report).await;
+    }
     api::check(config, &probe, &mut report).await;
     if report.finish() { Exit::Success } else { Exit::Failure }
 }

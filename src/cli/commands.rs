@@ -4,7 +4,7 @@ use clap::builder::styling::Styles;
 use clap::{Arg, ArgAction, Command};
 
 use super::traefik_config;
-use crate::config::settings::{Group, Kind, MISSING, SETTINGS, Setting};
+use crate::config::settings::{Group, Kind, REFUSED, SETTINGS, Setting};
 
 const ABOUT: &str = "\
 Serves configurable-http-proxy's REST API to JupyterHub and routes its users through Traefik.
@@ -47,9 +47,9 @@ pub fn command() -> Command {
         let settings = SETTINGS.iter().filter(|setting| setting.group == group);
         command = command.args(settings.map(argument));
     }
-    command.args(MISSING.iter().map(|missing| {
-        let argument = Arg::new(missing.name).long(missing.name).hide(true).global(true).action(ArgAction::Append);
-        if missing.takes_value { argument } else { optional(argument) }
+    command.args(REFUSED.iter().map(|refused| {
+        let argument = Arg::new(refused.name).long(refused.name).hide(true).global(true).action(ArgAction::Append);
+        if refused.takes_value { argument } else { optional(argument) }
     }))
 }
 
@@ -62,7 +62,7 @@ fn argument(setting: &Setting) -> Arg {
         .global(true);
     match setting.kind {
         Kind::One => argument.action(ArgAction::Set),
-        Kind::List => argument.action(ArgAction::Append),
+        Kind::List | Kind::Repeated => argument.action(ArgAction::Append),
         Kind::Switch => optional(argument.action(ArgAction::Set)),
     }
 }

@@ -5,7 +5,7 @@ use url::Url;
 
 use crate::config::{Config, TraefikApi};
 use crate::store::etcd::EtcdStore;
-use crate::traefik::client::TraefikClient;
+use crate::traefik::client::{Access, TraefikClient};
 use crate::traefik::version::TraefikVersion;
 
 /// Before it, a Traefik that logs in by password goes deaf when its token expires.
@@ -42,7 +42,7 @@ pub(super) async fn complaints(config: &Config, store: &EtcdStore) -> Vec<String
         found.extend(version.and_then(|v| etcd_complaint(&v)).map(|what| format!("etcd {}: {what}", endpoint.url)));
     }
     for url in traefik_urls(config).await {
-        let Ok(client) = TraefikClient::new(url.clone()) else { continue };
+        let Ok(client) = TraefikClient::new(url.clone(), &Access::etcd()) else { continue };
         let version = client.version().await.ok();
         found.extend(version.and_then(|v| traefik_complaint(&v)).map(|what| format!("Traefik {url}: {what}")));
     }

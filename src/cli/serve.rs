@@ -1,24 +1,30 @@
 //! `pointsman`, without a command: the start-up as one story, and the end as another.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
+use super::one_machine::{self, Running};
 use super::{Exit, complain, floors, wiring};
 use crate::activity::Activity;
 use crate::api::auth::Authenticator;
-use crate::api::listen::{Limits, Listener};
+use crate::api::listen::tls::Tls;
+use crate::api::listen::{Limits, ListenError, Listener};
 use crate::api::{self, ApiState, pages};
 use crate::clock::SystemClock;
-use crate::config::Config;
+use crate::config::{Config, Listen, StoreConfig};
 use crate::control::ControlPlane;
 use crate::lifecycle::{Lifecycle, Readiness};
 use crate::route::{RouteData, RouteSpec, Target};
+use crate::store::SharedStore;
 use crate::store::etcd::EtcdStore;
 use crate::telemetry;
-use crate::traefik::fleet::Fleet;
+use crate::traefik::client::Access;
+use crate::traefik::fixed;
+use crate::traefik::fleet::{Fleet, Source};
 
 /// After the first signal, open calls (which have 5 s) and then the tasks behind them have this long.
 const STOP_PATIENCE: Duration = Duration::from_secs(8);
@@ -58,6 +64,7 @@ pub(super) async fn run(config: &Config) -> Exit {
 async fn serve(config: &Config) -> Result<(), Failed> {
     info!(version = env!("CARGO_PKG_VERSION"), "Pointsman {} starts", env!("CARGO_PKG_VERSION"));
     let mut signals = Signals::listen().map_err(Failed::now)?;
+    let _pid_file = config.pid_file.as_deref().map(PidFile::write).transpose().map_err(Failed::now)?;
 
     let lifecycle = Lifecycle::new();
     let readiness = Readiness::new();
@@ -65,46 +72,33 @@ async fn serve(config: &Config) -> Result<(), Failed> {
 
     let auth = wiring::auth_settings(config).map_err(Failed::configuration)?;
     let auth = Arc::new(Authenticator::new(&auth, clock.clone()).map_err(Failed::configuration)?);
-    let store = Arc::new(EtcdStore::connect(wiring::etcd_settings(config)).await.map_err(Failed::configuration)?);
-
-    versions(config, &store, &lifecycle).await?;
-
-    let api = Listener::bind("--api-ip and --api-port", &config.api.ip, config.api.port, Limits::default());
-    let api = api.await.map_err(Failed::now)?;
-    let pages = match &config.pages.url {
-        Some(_) => {
-            let bound =
-                Listener::bind("--pages-ip and --pages-port", &config.pages.ip, config.pages.port, Limits::default());
-            Some(bound.await.map_err(Failed::now)?)
-        }
-        None => None,
+    let tls = wiring::api_tls(config).map_err(Failed::configuration)?;
+    let api = bind_api(&config.api.listen).await.map_err(Failed::now)?;
+    let api = match &tls {
+        Some(tls) => api.with_tls(tls.clone()),
+        None => api,
     };
 
-    let fleet = Arc::new(Fleet::new());
-    let control = wiring::control_settings(config);
+    let Parts { store, etcd, own, pages, fleet, sources, tree } = parts(config, &lifecycle).await?;
+    let fleet = Arc::new(fleet);
+    let mut looks = wiring::activity_settings(config, &tree);
+    let control = wiring::control_settings(config, tree);
     let control = ControlPlane::start(&lifecycle, &readiness, clock.clone(), store.clone(), fleet.clone(), control);
-    let sources = wiring::traefik_sources(config);
     spawn_until_stopped(&lifecycle, "traefik", fleet.clone().run(sources));
     spawn_until_stopped(&lifecycle, "traefik readiness", fleet.clone().report(readiness.clone()));
+    looks.process = own.as_ref().map(Running::process);
+    let files = own.map(|own| own.start(&lifecycle, &readiness, &fleet, &control));
     if let Some(target) = &config.routing.default_target {
         spawn_until_stopped(&lifecycle, "default target", set_default_target(control.clone(), target.clone()));
     }
 
     let table = control.clone();
-    let activity = Activity::start(
-        &lifecycle,
-        clock,
-        store.clone(),
-        fleet,
-        Arc::new(move || table.table()),
-        Arc::new(wiring::traefik_client),
-        wiring::activity_settings(config),
-    );
+    let activity = Activity::start(&lifecycle, clock, store.clone(), fleet, Arc::new(move || table.table()), looks);
     let state = ApiState::new(control, auth.clone(), readiness.clone(), wiring::api_settings(config))
         .with_last_activity(activity);
     lifecycle.spawn_front("api", api.serve("api", api::router(state), lifecycle.draining()));
     if let Some(pages) = pages {
-        let router = pages::router(config.routing.error_target.as_ref()).map_err(Failed::configuration)?;
+        let router = pages::router(&wiring::pages_settings(config)).map_err(Failed::configuration)?;
         lifecycle.spawn_front("pages", pages.serve("pages", router, lifecycle.draining()));
     }
 
@@ -112,7 +106,15 @@ async fn serve(config: &Config) -> Result<(), Failed> {
         tokio::select! {
             () = lifecycle.draining().cancelled_owned() => break,
             asked = signals.next() => match asked {
-                Asked::Reload => reload(config, &auth, &store).await,
+                Asked::Reload => {
+                    reload(config, &auth, etcd.as_deref()).await;
+                    if let Some(Err(reason)) = tls.as_ref().map(Tls::reload) {
+                        error!(%reason, "The API's old certificate stays in force: {reason}");
+                    }
+                    if let Some(files) = &files {
+                        files.reload();
+                    }
+                }
                 Asked::Stop(name) => {
                     info!(signal = name, "Got {name}; open calls are finished, then Pointsman stops");
                     break;
@@ -122,6 +124,85 @@ async fn serve(config: &Config) -> Result<(), Failed> {
     }
     readiness.expect("running", "this replica is stopping");
     stop(&lifecycle, &mut signals).await
+}
+
+/// What differs between one machine and a cluster.
+struct Parts {
+    store: SharedStore,
+    /// The store once more, if it is etcd.
+    etcd: Option<Arc<EtcdStore>>,
+    /// Our own Traefik, if there is one.
+    own: Option<Running>,
+    pages: Option<Listener>,
+    fleet: Fleet,
+    sources: Vec<Source>,
+    tree: fixed::Settings,
+}
+
+async fn parts(config: &Config, lifecycle: &Lifecycle) -> Result<Parts, Failed> {
+    match &config.store {
+        StoreConfig::OneMachine { folder, traefik } => {
+            let prepared = one_machine::prepare(config, folder, traefik.as_deref()).await.map_err(Failed::now)?;
+            let (tree, sources) = (prepared.tree.clone(), vec![prepared.source.clone()]);
+            let fleet = Fleet::new(Access::push(prepared.key.clone()));
+            let (store, pages, running) = prepared.split();
+            Ok(Parts {
+                store: Arc::new(store),
+                etcd: None,
+                own: Some(running),
+                pages: Some(pages),
+                fleet,
+                sources,
+                tree,
+            })
+        }
+        StoreConfig::Etcd(etcd) => {
+            let store = EtcdStore::connect(wiring::etcd_settings(etcd)).await.map_err(Failed::configuration)?;
+            let store = Arc::new(store);
+            versions(config, &store, lifecycle).await?;
+            let pages = match &config.pages.url {
+                Some(_) => {
+                    let (ip, port) = (&config.pages.ip, config.pages.port);
+                    let bound = Listener::bind("--pages-ip and --pages-port", ip, port, Limits::default());
+                    Some(bound.await.map_err(Failed::now)?)
+                }
+                None => None,
+            };
+            Ok(Parts {
+                store: store.clone(),
+                etcd: Some(store),
+                own: None,
+                pages,
+                fleet: Fleet::new(Access::etcd()),
+                sources: wiring::traefik_sources(config),
+                tree: wiring::tree_settings(config),
+            })
+        }
+    }
+}
+
+async fn bind_api(listen: &Listen) -> Result<Listener, ListenError> {
+    match listen {
+        Listen::Tcp { ip, port } => Listener::bind("--api-ip and --api-port", ip, *port, Limits::default()).await,
+        Listen::Unix(path) => Listener::bind_unix("--api-socket", path, Limits::default()).await,
+    }
+}
+
+/// The file with our process number; gone with us, unless we are killed.
+struct PidFile(PathBuf);
+
+impl PidFile {
+    fn write(path: &Path) -> Result<Self, String> {
+        let written = std::fs::write(path, std::process::id().to_string());
+        written.map_err(|error| format!("--pid-file: {} can't be written: {error}", path.display()))?;
+        Ok(Self(path.to_owned()))
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 /// Complains of releases of etcd and Traefik that are too old; with `--strict-versions` we don't start beside them.
@@ -156,14 +237,15 @@ async fn stop(lifecycle: &Lifecycle, signals: &mut Signals) -> Result<(), Failed
 }
 
 /// SIGHUP: reads tokens, keys, certificates and passwords again. What can't be used leaves the old in force.
-async fn reload(config: &Config, auth: &Authenticator, store: &EtcdStore) {
+async fn reload(config: &Config, auth: &Authenticator, etcd: Option<&EtcdStore>) {
     let fresh = wiring::auth_settings(config).map_err(|e| e.to_string());
     match fresh.and_then(|fresh| auth.reload(&fresh).map_err(|e| e.to_string())) {
         Ok(()) => info!("Tokens and keys were read again"),
         Err(reason) => error!(reason, "The old tokens and keys stay in force: {reason}"),
     }
+    let Some((store, settings)) = etcd.zip(config.etcd()) else { return };
     match store.reload().await {
-        Ok(()) if config.etcd.password_file.is_none() && config.etcd.ca.is_none() && config.etcd.cert.is_none() => {}
+        Ok(()) if settings.password_file.is_none() && settings.ca.is_none() && settings.cert.is_none() => {}
         Ok(()) => info!("The login and certificates for etcd were read again"),
         Err(reason) => error!(%reason, "The old login and certificates for etcd stay in force: {reason}"),
     }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::ArgMatches;
 use secrecy::SecretString;
 
-use crate::config::settings::{self, MISSING, SETTINGS, TOKEN_VARIABLE};
+use crate::config::settings::{REFUSED, SETTINGS, TOKEN_VARIABLE};
 use crate::config::{Layer, Origin, Problems, Sources, secrets};
 
 /// Flags (of the program and then of the command), variables, and the file that one of them names.
@@ -17,6 +17,8 @@ pub(super) fn read(
 ) -> Sources {
     let mut sources = Sources { flags: flags(matches, problems), ..Sources::default() };
     let (token, variables): (Vec<_>, Vec<_>) = variables.into_iter().partition(|(name, _)| name == TOKEN_VARIABLE);
+    let extra_ca = variables.iter().find(|(name, value)| name == "NODE_EXTRA_CA_CERTS" && !value.is_empty());
+    sources.extra_ca = extra_ca.map(|(_, value)| PathBuf::from(value));
     sources.environment = Layer::from_environment(variables, problems);
     // An empty token means none, as in the configurable-http-proxy.
     for (_, token) in token.into_iter().filter(|(_, token)| !token.is_empty()) {
@@ -49,9 +51,9 @@ fn flags(matches: [&ArgMatches; 2], problems: &mut Problems) -> Layer {
             }
         }
     }
-    for missing in MISSING {
-        if matches.iter().any(|matches| matches.contains_id(missing.name)) {
-            problems.add(settings::missing_sentence(&format!("--{}", missing.name)));
+    for refused in REFUSED {
+        if matches.iter().any(|matches| matches.contains_id(refused.name)) {
+            problems.add(refused.sentence(&format!("--{}", refused.name)));
         }
     }
     layer

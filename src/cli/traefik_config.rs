@@ -1,24 +1,22 @@
 //! `pointsman traefik-config`: the static configuration for Traefik that fits our settings, printed or written.
 
-mod files;
-
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command as Process, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Arg, ArgMatches, Command, value_parser};
 use secrecy::ExposeSecret;
 
+use super::wiring;
 use super::{Exit, complain};
+use crate::child::binary;
+use crate::clock::{Clock as _, SystemClock};
 use crate::config::{self, Config, EtcdConfig, Problems, TraefikApi};
 use crate::telemetry::LogFormat;
-use crate::traefik::static_config::{ClientTls, EtcdProvider, Password, StaticConfig};
+use crate::traefik::folder::{self, PUBLIC_MODE, SECRET_MODE};
+use crate::traefik::static_config::{ClientTls, EtcdProvider, Password, Private, Source, StaticConfig};
 use crate::traefik::version::TraefikVersion;
-
-/// How long `traefik version` may take.
-const VERSION_WAIT: Duration = Duration::from_secs(5);
 
 const OPTIONS: &str = "Options of traefik-config";
 
@@ -82,7 +80,7 @@ pub(super) fn run(config: &Config, options: &ArgMatches) -> Exit {
         }
     }
     let done = match dir {
-        Some(dir) => files::write(dir, plan).context(format!("{} can't be written", dir.display())),
+        Some(dir) => write(dir, plan, config).context(format!("{} can't be written", dir.display())),
         None => Ok(plan.to_yaml()),
     };
     match done.and_then(|text| io::stdout().write_all(text.as_bytes()).context("stdout can't be written")) {
@@ -97,21 +95,30 @@ pub(super) fn run(config: &Config, options: &ArgMatches) -> Exit {
 /// From our settings to Traefik's.
 fn plan(config: &Config, options: &ArgMatches) -> Result<StaticConfig, Problems> {
     let mut problems = Problems::none();
-    let version = options.get_one("traefik-version").copied().or_else(installed_version);
+    let Some(etcd) = config.etcd() else {
+        problems.add(
+            "without etcd Pointsman starts and configures Traefik by itself; to let your own Traefik read from etcd, add \
+             --etcd-endpoints",
+        );
+        return Err(problems);
+    };
+    let version = options.get_one("traefik-version").copied().or_else(|| binary::version(&binary::find(None).ok()?));
     let private_address = options.get_one::<String>("private-address").cloned();
     let plan = StaticConfig {
         version: version.unwrap_or(TraefikVersion::NEWEST_KNOWN),
         entry_points: entry_points(config, &mut problems),
-        trusted_ips: config.traefik.trusted_ips.clone(),
-        private_address: private_address.unwrap_or_else(|| api_address(&config.traefik.apis[0], &mut problems)),
-        grace_seconds: options.get_one("grace-seconds").copied().unwrap_or(10),
-        etcd: etcd(config, options, &mut problems),
+        public: wiring::public_entry_points(config),
+        private: Private::Open(private_address.unwrap_or_else(|| api_address(&config.traefik.apis[0], &mut problems))),
+        grace: Duration::from_secs(options.get_one("grace-seconds").copied().map_or(10, u32::into)),
+        source: Source::Etcd(provider(config, etcd, options, &mut problems)),
         dynamic_folder: None,
         log_level: config.log.level.to_string().to_uppercase(),
         log_json: config.log.format == LogFormat::Json,
     };
     let mut addresses: Vec<&String> = plan.entry_points.iter().map(|(_, address)| address).collect();
-    addresses.push(&plan.private_address);
+    let (Private::Open(private) | Private::Keyed(private)) = &plan.private;
+    addresses.push(private);
+    addresses.extend(plan.public.redirect.iter().map(|(address, _)| address));
     addresses.sort();
     if let Some([twice, ..]) = addresses.windows(2).find(|pair| pair[0] == pair[1]) {
         problems.add(format!("two entry points have the address {twice}; give each its own"));
@@ -120,7 +127,7 @@ fn plan(config: &Config, options: &ArgMatches) -> Result<StaticConfig, Problems>
 }
 
 fn entry_points(config: &Config, problems: &mut Problems) -> Vec<(String, String)> {
-    let first = host_and_port(&config.public.ip, config.public.port);
+    let first = wiring::address(&config.public.listen);
     let mut defaults = std::iter::once(first);
     let mut found = Vec::new();
     for entry_point in &config.traefik.entry_points {
@@ -152,8 +159,8 @@ fn api_address(api: &TraefikApi, problems: &mut Problems) -> String {
     }
 }
 
-fn etcd(config: &Config, options: &ArgMatches, problems: &mut Problems) -> EtcdProvider {
-    let EtcdConfig { endpoints, user, password_file, ca, cert, key, prefix: _ } = &config.etcd;
+fn provider(config: &Config, etcd: &EtcdConfig, options: &ArgMatches, problems: &mut Problems) -> EtcdProvider {
+    let EtcdConfig { endpoints, user, password_file, ca, cert, key, prefix: _ } = etcd;
     let user = options.get_one("traefik-etcd-user").or(user.as_ref());
     let file = options.get_one("traefik-etcd-password-file").or(password_file.as_ref());
     let login = user.zip(file).map(|(user, file)| {
@@ -185,25 +192,33 @@ fn password(file: &Path, problems: &mut Problems) -> Password {
     }
 }
 
-fn host_and_port(host: &str, port: u16) -> String {
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
-}
-
-/// The version of the `traefik` on the PATH, if there is one that says so in time.
-fn installed_version() -> Option<TraefikVersion> {
-    let mut process = Process::new("traefik");
-    process.arg("version").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut child = process.spawn().ok()?;
-    let give_up = Instant::now() + VERSION_WAIT;
-    while child.try_wait().ok()?.is_none() {
-        if Instant::now() > give_up {
-            let _ = child.kill();
-            let _ = child.wait();
-            return None;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    let mut output = String::new();
-    child.stdout.take()?.take(4096).read_to_string(&mut output).ok()?;
-    TraefikVersion::in_output(&output)
+/// Writes the folder, and says what it wrote. A certificate that is there is kept.
+fn write(dir: &Path, mut plan: StaticConfig, config: &Config) -> anyhow::Result<String> {
+    let folder = folder::create(&dir.join("dynamic"))?;
+    // Traefik resolves relative paths against its own working folder.
+    let dir = dir.canonicalize()?;
+    let pair = match &config.public.tls {
+        Some(tls) => folder::Pair {
+            certificate: std::path::absolute(&tls.cert)?,
+            key: std::path::absolute(&tls.key)?,
+            kept: true,
+        },
+        None => folder::default_certificate(&folder, SystemClock.now())?,
+    };
+    let file = wiring::dynamic_file(config, &pair, wiring::absolute);
+    folder::replace(&folder.join("pointsman.yaml"), file.to_yaml(), PUBLIC_MODE)?;
+    plan.dynamic_folder = Some(folder.display().to_string());
+    let has_password = matches!(
+        &plan.source,
+        Source::Etcd(EtcdProvider { login: Some((_, password)), .. }) if *password != Password::Placeholder
+    );
+    let main = dir.join("traefik.yaml");
+    folder::replace(&main, plan.to_yaml(), if has_password { SECRET_MODE } else { PUBLIC_MODE })?;
+    Ok(format!(
+        "Wrote {main} for Traefik {version}; {certificate} {done}.\nStart Traefik as their owner: traefik --configFile {main}\n",
+        main = main.display(),
+        version = plan.version,
+        certificate = pair.certificate.display(),
+        done = if pair.kept { "was there and is kept" } else { "is new" },
+    ))
 }

@@ -1,36 +1,187 @@
 //! From our configuration to what each room wants to know.
 
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use tracing::warn;
+
 use crate::activity;
 use crate::api::ApiSettings;
 use crate::api::auth::{AuthSettings, JwtSettings};
-use crate::config::{Config, EtcdConfig, Problems, TraefikApi};
+use crate::api::listen::tls::{Protocols, Tls, TlsError, TlsSettings};
+use crate::api::pages::{PagesSettings, PagesTls};
+use crate::config::{
+    AccessLog, Config, EtcdConfig, Listen, PagesSource, Problems, Redirect, ServerTls, ServersConfig, TlsVersion,
+    TraefikApi, Trusted,
+};
 use crate::control;
+use crate::forward::Forwards;
+use crate::route::Target;
 use crate::route::record::RecordKeys;
 use crate::store::etcd::EtcdSettings;
 use crate::traefik::bucket::Sizes;
-use crate::traefik::client::{ClientError, TraefikClient};
-use crate::traefik::fixed;
+use crate::traefik::dynamic_file::{self, DynamicFile, ServersTransport};
 use crate::traefik::fleet::Source;
+use crate::traefik::folder::Pair;
 use crate::traefik::rule::Space;
+use crate::traefik::{fixed, static_config};
 
-/// What shapes Traefik's tree.
+/// What shapes the tree of Traefiks that read from etcd.
 pub(super) fn tree_settings(config: &Config) -> fixed::Settings {
     fixed::Settings {
         root_key: config.traefik.root_key.clone(),
         entry_points: config.traefik.entry_points.iter().map(|entry_point| entry_point.name.clone()).collect(),
         space: if config.routing.host_routing { Space::Hosts } else { Space::Paths },
         pages_url: config.pages.url.clone(),
+        middlewares: config.public.middlewares.clone(),
+        servers: fixed::Servers {
+            headers: config.servers.headers.clone(),
+            change_origin: config.servers.change_origin,
+            prepend_path: config.servers.prepend_path,
+            include_prefix: config.servers.include_prefix,
+            transport: transport(&config.servers, |path| path.display().to_string()).map(|transport| {
+                fixed::Transport {
+                    name: dynamic_file::TRANSPORT.to_owned(),
+                    plain_too: transport.answer_timeout_ms.is_some(),
+                }
+            }),
+            unix_sockets: None,
+        },
     }
 }
 
-pub(super) fn control_settings(config: &Config) -> control::Settings {
+pub(super) fn control_settings(config: &Config, tree: fixed::Settings) -> control::Settings {
+    let is_one_machine = config.etcd().is_none();
     control::Settings {
-        records: RecordKeys::new(&config.etcd.prefix),
-        tree: tree_settings(config),
+        records: RecordKeys::new(config.prefix()),
+        tree,
         sizes: Sizes::default(),
         routes_max: config.routing.max_routes,
-        adopt_layout: config.traefik.adopt_layout,
+        // Nobody else writes to a store of our own.
+        adopt_layout: config.traefik.adopt_layout || is_one_machine,
+        deliver: is_one_machine,
     }
+}
+
+/// The byte forwarder, as Traefik's tree sees it.
+#[derive(Debug, Clone)]
+pub(super) struct Forwarded(pub(super) Forwards);
+
+impl fixed::UnixSockets for Forwarded {
+    fn address(&self, socket: &Path) -> Option<SocketAddr> {
+        let address = self.0.address(socket);
+        if let Err(error) = &address {
+            warn!(%error, "The socket {} can't be reached by TCP: {error}", socket.display());
+        }
+        address.ok()
+    }
+}
+
+/// What Traefik's entry points for users are like.
+pub(super) fn public_entry_points(config: &Config) -> static_config::Public {
+    let public = &config.public;
+    static_config::Public {
+        tls: public.tls.is_some(),
+        redirect: public.redirect.map(|Redirect { port, to }| (format!(":{port}"), to)),
+        trusted: match &public.trusted {
+            Trusted::Everybody => static_config::Trusted::Everybody,
+            Trusted::Ranges(ranges) => static_config::Trusted::Ranges(ranges.clone()),
+        },
+        proxy_protocol_ips: public.proxy_protocol_ips.clone(),
+        idle_timeout: public.idle_timeout,
+        access_log: public.access_log.as_ref().map(|log| match log {
+            AccessLog::Log => static_config::AccessLog::Log,
+            AccessLog::File(path) => static_config::AccessLog::File(absolute(path)),
+        }),
+    }
+}
+
+/// What Traefik's file provider is given, with this certificate for users. `place` says how Traefik sees a file.
+pub(super) fn dynamic_file(config: &Config, pair: &Pair, place: impl Fn(&Path) -> String + Copy) -> DynamicFile {
+    let public = &config.public;
+    let clients = public.tls.as_ref().filter(|tls| tls.request_cert);
+    DynamicFile {
+        certificate: (place(&pair.certificate), place(&pair.key)),
+        tls: dynamic_file::Tls {
+            version: public.tls_version.map(|version| match version {
+                TlsVersion::Tls12 => "VersionTLS12",
+                TlsVersion::Tls13 => "VersionTLS13",
+            }),
+            ciphers: public.ciphers.clone(),
+            clients: clients.map(|tls| dynamic_file::Clients { ca: tls.ca.as_deref().map(place), required: true }),
+        },
+        transport: transport(&config.servers, place),
+        own: None,
+    }
+}
+
+/// How servers are reached, where it isn't as Traefik does it by itself.
+fn transport(servers: &ServersConfig, place: impl Fn(&Path) -> String + Copy) -> Option<ServersTransport> {
+    let ca = match (&servers.ca, &servers.extra_ca) {
+        (Some(ca), _) => vec![place(ca)],
+        // More authorities beside the system's: Traefik has only these or those, so both are named.
+        (None, Some(extra)) => SYSTEM_CA
+            .iter()
+            .map(Path::new)
+            .filter(|path| path.is_file())
+            .take(1)
+            .chain([extra.as_path()])
+            .map(place)
+            .collect(),
+        (None, None) => Vec::new(),
+    };
+    let transport = ServersTransport {
+        ca,
+        pair: servers.client_pair.as_ref().map(|(certificate, key)| (place(certificate), place(key))),
+        insecure: servers.insecure,
+        answer_timeout_ms: servers.answer_timeout.map(|timeout| timeout.as_millis()),
+    };
+    (transport != ServersTransport::default()).then_some(transport)
+}
+
+/// Where distributions keep the certificates of all authorities in one file.
+const SYSTEM_CA: &[&str] = &[
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// A path as every process sees it.
+pub(super) fn absolute(path: &Path) -> String {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
+}
+
+/// Where error pages come from.
+pub(super) fn pages_settings(config: &Config) -> PagesSettings {
+    let (error_target, error_path) = match &config.pages.source {
+        PagesSource::Target(url) => (Some(url.clone()), None),
+        PagesSource::Folder(folder) => (None, Some(folder.clone())),
+        PagesSource::Plain => (None, None),
+    };
+    let (cert, key) = config.servers.client_pair.clone().unzip();
+    PagesSettings { error_target, error_path, tls: PagesTls { ca: config.servers.ca.clone(), cert, key } }
+}
+
+/// Where to listen, as Traefik writes it.
+pub(super) fn address(listen: &Listen) -> String {
+    match listen {
+        Listen::Tcp { ip, port } if ip.contains(':') => format!("[{ip}]:{port}"),
+        Listen::Tcp { ip, port } => format!("{ip}:{port}"),
+        Listen::Unix(path) => path.display().to_string(),
+    }
+}
+
+/// TLS for the API, read now.
+pub(super) fn api_tls(config: &Config) -> Result<Option<Tls>, TlsError> {
+    let Some(ServerTls { cert, key, ca, request_cert }) = config.api.tls.clone() else { return Ok(None) };
+    let protocols = match config.public.tls_version {
+        None => Protocols::Safe,
+        Some(TlsVersion::Tls12) => Protocols::Tls12,
+        Some(TlsVersion::Tls13) => Protocols::Tls13,
+    };
+    Tls::new(TlsSettings { ca, request_cert, protocols, ..TlsSettings::new("--api-ssl", key, cert) }).map(Some)
 }
 
 /// Where every Traefik's API is.
@@ -42,19 +193,19 @@ pub(super) fn traefik_sources(config: &Config) -> Vec<Source> {
     config.traefik.apis.iter().map(source).collect()
 }
 
-/// A client for the Traefik whose API has this address.
-pub(super) fn traefik_client(url: &str) -> Result<TraefikClient, ClientError> {
-    let url = url.parse().map_err(|error: url::ParseError| ClientError::Silent(error.to_string()))?;
-    TraefikClient::new(url)
-}
-
 /// How it is found out when routes were last used.
-pub(super) fn activity_settings(config: &Config) -> activity::Settings {
-    activity::Settings::new(&config.etcd.prefix, tree_settings(config).space)
+pub(super) fn activity_settings(config: &Config, tree: &fixed::Settings) -> activity::Settings {
+    let sockets = tree.servers.unix_sockets.clone();
+    let forwarder = move |target: &Target| sockets.as_ref()?.address(target.unix_path()?);
+    activity::Settings { forwarders: Arc::new(forwarder), ..activity::Settings::new(config.prefix(), tree.space) }
 }
 
 pub(super) fn api_settings(config: &Config) -> ApiSettings {
-    ApiSettings { host_routing: config.routing.host_routing, ..ApiSettings::default() }
+    ApiSettings {
+        host_routing: config.routing.host_routing,
+        unix_targets: config.etcd().is_none(),
+        ..ApiSettings::default()
+    }
 }
 
 /// Reads the files with tokens and keys, now.
@@ -74,7 +225,7 @@ pub(super) fn auth_settings(config: &Config) -> Result<AuthSettings, Problems> {
 }
 
 /// Where etcd is, and who we are to it.
-pub(super) fn etcd_settings(config: &Config) -> EtcdSettings {
-    let EtcdConfig { endpoints, prefix: _, user, password_file, ca, cert, key } = config.etcd.clone();
+pub(super) fn etcd_settings(etcd: &EtcdConfig) -> EtcdSettings {
+    let EtcdConfig { endpoints, prefix: _, user, password_file, ca, cert, key } = etcd.clone();
     EtcdSettings { user, password_file, ca, cert, key, ..EtcdSettings::new(endpoints) }
 }

@@ -7,34 +7,68 @@ use secrecy::ExposeSecret;
 use url::{Host, Url};
 
 use super::secrets::{self, check_token};
-use super::settings::{self, TOKEN_VARIABLE};
-use super::{Config, EtcdConfig, JwtConfig, Problems, Sources, TraefikApi};
+use super::settings::{self, SETTINGS, Scope, TOKEN_VARIABLE};
+use super::{
+    Config, EtcdConfig, JwtConfig, Listen, PagesSource, Problems, PublicConfig, Sources, StoreConfig, TraefikApi,
+};
+use crate::route::TargetError;
 
 pub(super) fn together(config: &Config, sources: &Sources, problems: &mut Problems) {
     let mut check = Check { sources, problems };
-    check.needed("etcd-endpoints", "where etcd is", "http://127.0.0.1:2379");
-    check.needed("traefik-api", "where Traefik's API is", "http://127.0.0.1:8099");
-    etcd(&config.etcd, &mut check);
-    traefik(config, &mut check);
-    pages(config, &mut check);
-    ports(config, &mut check);
+    match &config.store {
+        StoreConfig::Etcd(etcd) => {
+            check.needed("traefik-api", "where Traefik's API is", "http://127.0.0.1:8099");
+            self::etcd(etcd, &mut check);
+            traefik(config, etcd, &mut check);
+            pages(config, &mut check);
+            if config.routing.default_target.as_ref().is_some_and(|target| target.unix_path().is_some()) {
+                check.wrong("default-target", TargetError::UnixSocket);
+            }
+        }
+        StoreConfig::OneMachine { .. } => {}
+    }
+    scopes(config, &mut check);
+    public(config, &mut check);
+    servers(config, &mut check);
+    listeners(config, &mut check);
     auth(config, &mut check);
 }
 
 /// The files that settings name can be read, and hold what they should.
 pub(super) fn files(config: &Config, sources: &Sources, problems: &mut Problems) {
     let mut check = Check { sources, problems };
-    let etcd = &config.etcd;
-    for (name, path) in [("etcd-ca", &etcd.ca), ("etcd-cert", &etcd.cert), ("etcd-key", &etcd.key)] {
-        if let Some(path) = path {
-            check.readable(name, path);
+    let mut named: Vec<(&str, &Path)> = Vec::new();
+    if let Some(etcd) = config.etcd() {
+        let files = [("etcd-ca", &etcd.ca), ("etcd-cert", &etcd.cert), ("etcd-key", &etcd.key)];
+        named.extend(files.into_iter().filter_map(|(name, path)| Some((name, path.as_deref()?))));
+    }
+    for (tls, [cert, key, ca]) in [
+        (&config.public.tls, ["ssl-cert", "ssl-key", "ssl-ca"]),
+        (&config.api.tls, ["api-ssl-cert", "api-ssl-key", "api-ssl-ca"]),
+    ] {
+        if let Some(tls) = tls {
+            named.extend([(cert, tls.cert.as_path()), (key, tls.key.as_path())]);
+            named.extend(tls.ca.as_deref().map(|path| (ca, path)));
         }
     }
-    if let Some(jwt) = &config.auth.jwt {
-        jwt.key_files.iter().for_each(|path| check.readable("jwt-key-file", path));
-        jwt.jwks_file.iter().for_each(|path| check.readable("jwt-jwks-file", path));
+    if let Some((cert, key)) = &config.servers.client_pair {
+        named.extend([("client-ssl-cert", cert.as_path()), ("client-ssl-key", key.as_path())]);
     }
-    for secrets in [etcd.password().err(), config.auth.tokens().err()] {
+    named.extend(config.servers.ca.as_deref().map(|path| ("client-ssl-ca", path)));
+    if let Some(jwt) = &config.auth.jwt {
+        named.extend(jwt.key_files.iter().map(|path| ("jwt-key-file", path.as_path())));
+        named.extend(jwt.jwks_file.iter().map(|path| ("jwt-jwks-file", path.as_path())));
+    }
+    for (name, path) in named {
+        check.readable(name, path);
+    }
+    if let PagesSource::Folder(folder) = &config.pages.source
+        && !folder.is_dir()
+    {
+        check.wrong("error-path", format_args!("{} is not a folder", folder.display()));
+    }
+    let password = config.etcd().and_then(|etcd| etcd.password().err());
+    for secrets in [password, config.auth.tokens().err()] {
         check.problems.0.extend(secrets.into_iter().flat_map(|more| more.0));
     }
 }
@@ -66,6 +100,26 @@ impl Check<'_> {
         }
     }
 
+    /// Certificate and key of a listener go together, and what concerns clients' certificates needs both.
+    fn server_tls(&mut self, prefix: &str, complete: bool) {
+        let name = |rest: &str| format!("{prefix}-{rest}");
+        let given = |rest: &str| self.sources.given(&name(rest)).is_some();
+        let (cert, key, ca) = (given("cert"), given("key"), given("ca"));
+        let (asks, refuses) = (given("request-cert"), given("reject-unauthorized"));
+        self.pair((&name("cert"), cert), (&name("key"), key));
+        for (rest, is_given) in [("ca", ca), ("request-cert", asks), ("reject-unauthorized", refuses)] {
+            if is_given && !complete && !cert && !key {
+                self.wrong(&name(rest), format_args!("needs --{prefix}-key and --{prefix}-cert beside it"));
+            }
+        }
+        if asks && complete && !ca {
+            self.wrong(&name("request-cert"), format_args!("needs --{prefix}-ca beside it"));
+        }
+        if refuses && !asks {
+            self.wrong(&name("reject-unauthorized"), format_args!("needs --{prefix}-request-cert beside it"));
+        }
+    }
+
     fn readable(&mut self, name: &str, path: &Path) {
         if let Err(error) = secrets::read_bytes(path) {
             self.wrong(name, format_args!("{} {error}", path.display()));
@@ -88,8 +142,74 @@ fn etcd(etcd: &EtcdConfig, check: &mut Check<'_>) {
     }
 }
 
-fn traefik(config: &Config, check: &mut Check<'_>) {
-    let (prefix, root_key) = (&config.etcd.prefix, &config.traefik.root_key);
+/// Settings that have a meaning with the other store only.
+fn scopes(config: &Config, check: &mut Check<'_>) {
+    let (idle, why) = match &config.store {
+        StoreConfig::OneMachine { .. } if check.sources.file_is_lost => return,
+        StoreConfig::OneMachine { .. } => {
+            (Scope::Etcd, "only has a meaning with etcd; add --etcd-endpoints, or remove it")
+        }
+        StoreConfig::Etcd(_) => {
+            (Scope::OneMachine, "only has a meaning without etcd, where Pointsman starts Traefik itself; remove it")
+        }
+    };
+    for setting in SETTINGS.iter().filter(|setting| setting.scope == idle) {
+        if check.sources.given(setting.name).is_some() {
+            check.wrong(setting.name, why);
+        }
+    }
+}
+
+/// What concerns the entry point of users.
+fn public(config: &Config, check: &mut Check<'_>) {
+    let public = &config.public;
+    check.server_tls("ssl", public.tls.is_some());
+    check.server_tls("api-ssl", config.api.tls.is_some());
+    if public.tls.is_none() {
+        for name in ["ssl-ciphers", "redirect-port"] {
+            if check.sources.given(name).is_some() {
+                check.wrong(name, "needs --ssl-key and --ssl-cert beside it");
+            }
+        }
+    }
+    if check.sources.given("redirect-to").is_some() && public.redirect.is_none() {
+        check.wrong("redirect-to", "needs --redirect-port beside it");
+    }
+    for (socket, others) in [
+        ("socket", ["ip", "port"]),
+        ("api-socket", ["api-ip", "api-port"]),
+        ("metrics-socket", ["metrics-ip", "metrics-port"]),
+    ] {
+        for other in others {
+            if check.sources.given(socket).is_some() && check.sources.given(other).is_some() {
+                check.wrong(socket, format_args!("and --{other} exclude each other; keep one"));
+            }
+        }
+    }
+    if check.sources.given("metrics-ip").is_some() && config.metrics.is_none() {
+        check.wrong("metrics-ip", "needs --metrics-port beside it");
+    }
+}
+
+/// What concerns the servers behind Traefik, and pages for their failures.
+fn servers(config: &Config, check: &mut Check<'_>) {
+    let given = |name| check.sources.given(name).is_some();
+    let (cert, key) = (given("client-ssl-cert"), given("client-ssl-key"));
+    let both = given("error-target") && given("error-path");
+    check.pair(("client-ssl-cert", cert), ("client-ssl-key", key));
+    if config.servers.insecure && config.servers.ca.is_some() {
+        check.wrong(
+            "insecure",
+            "and --client-ssl-ca exclude each other: with it no certificate would be checked; keep one",
+        );
+    }
+    if both {
+        check.wrong("error-path", "and --error-target exclude each other; keep one");
+    }
+}
+
+fn traefik(config: &Config, etcd: &EtcdConfig, check: &mut Check<'_>) {
+    let (prefix, root_key) = (&etcd.prefix, &config.traefik.root_key);
     if prefix.starts_with(root_key.as_str()) || root_key.starts_with(prefix.as_str()) {
         check.wrong(
             "traefik-root-key",
@@ -113,9 +233,9 @@ fn traefik(config: &Config, check: &mut Check<'_>) {
 
 fn pages(config: &Config, check: &mut Check<'_>) {
     let Some(url) = &config.pages.url else {
-        if config.routing.error_target.is_some() {
+        if config.pages.source != PagesSource::Plain {
             check.wrong(
-                "error-target",
+                if matches!(config.pages.source, PagesSource::Folder(_)) { "error-path" } else { "error-target" },
                 "needs --pages-url beside it: Traefik gets its error pages from us, so say where it reaches us, \
                  as --pages-url http://HOST:8002",
             );
@@ -150,11 +270,29 @@ fn pages(config: &Config, check: &mut Check<'_>) {
     }
 }
 
-fn ports(config: &Config, check: &mut Check<'_>) {
-    let (api, pages) = (&config.api, &config.pages);
+/// Two of our own listeners, or one of ours and Traefik's, at one address.
+fn listeners(config: &Config, check: &mut Check<'_>) {
+    let on = |name, listen: &Listen| match listen {
+        Listen::Tcp { ip, port } => Some((name, ip.clone(), *port)),
+        Listen::Unix(_) => None,
+    };
+    let mut used: Vec<(&str, String, u16)> = Vec::new();
+    used.extend(on("api-port", &config.api.listen));
+    used.extend(config.metrics.as_ref().and_then(|listen| on("metrics-port", listen)));
+    if config.etcd().is_none() {
+        let PublicConfig { listen, redirect, .. } = &config.public;
+        used.extend(on("port", listen));
+        used.extend(redirect.map(|redirect| ("redirect-port", String::new(), redirect.port)));
+    } else if config.pages.url.is_some() {
+        used.push(("pages-port", config.pages.ip.clone(), config.pages.port));
+    }
     let overlap = |a: &str, b: &str| a == b || a.is_empty() || b.is_empty();
-    if pages.url.is_some() && api.port == pages.port && overlap(&api.ip, &pages.ip) {
-        check.wrong("pages-port", format_args!("{} is the API's port too; give each its own", api.port));
+    for (i, (name, ip, port)) in used.iter().enumerate() {
+        for (other, other_ip, other_port) in &used[..i] {
+            if port == other_port && overlap(ip, other_ip) {
+                check.wrong(name, format_args!("{port} is taken by --{other} too; give each its own"));
+            }
+        }
     }
 }
 
@@ -168,7 +306,7 @@ fn auth(config: &Config, check: &mut Check<'_>) {
 }
 
 fn signed_tokens(jwt: &JwtConfig, check: &mut Check<'_>) {
-    let first = settings::SETTINGS
+    let first = SETTINGS
         .iter()
         .map(|setting| setting.name)
         .find(|name| name.starts_with("jwt-") && check.sources.given(name).is_some())

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::settings::{self, Kind, MISSING, PREFIX, Setting};
+use super::settings::{self, Kind, PREFIX, Refused, Setting};
 
 /// The settings that one source gives.
 #[derive(Debug, Clone, Default)]
@@ -163,8 +163,8 @@ fn is_not_ours(variable: &str, value: &str) -> bool {
 }
 
 fn unknown(place: &str, name: &str, spelling: impl Fn(&str) -> String) -> String {
-    if MISSING.iter().any(|missing| missing.name == name) {
-        return settings::missing_sentence(place);
+    if let Some(refused) = Refused::find(name) {
+        return refused.sentence(place);
     }
     match settings::suggestion(name) {
         Some(known) => format!("{place}: there is no such setting; did you mean {}?", spelling(known)),
@@ -184,7 +184,7 @@ fn plain_values(value: &toml::Value, kind: Kind) -> Option<Vec<String>> {
         _ => None,
     };
     match value {
-        toml::Value::Array(items) if kind == Kind::List => items.iter().map(plain).collect(),
+        toml::Value::Array(items) if matches!(kind, Kind::List | Kind::Repeated) => items.iter().map(plain).collect(),
         single => plain(single).map(|text| vec![text]),
     }
 }
@@ -192,7 +192,7 @@ fn plain_values(value: &toml::Value, kind: Kind) -> Option<Vec<String>> {
 fn toml_shape(kind: Kind) -> &'static str {
     match kind {
         Kind::One => "one text or number",
-        Kind::List => "a list of texts, such as [\"a\", \"b\"]",
+        Kind::List | Kind::Repeated => "a list of texts, such as [\"a\", \"b\"]",
         Kind::Switch => "true or false",
     }
 }

@@ -2,50 +2,58 @@
 
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use super::settings::{Kind, Setting};
-use super::values;
 use super::{
-    ApiConfig, AuthConfig, Config, EntryPoint, EtcdConfig, JwtConfig, LogConfig, PagesConfig, Problems, PublicConfig,
-    RoutingConfig, Sources, TraefikConfig,
+    AccessLog, ApiConfig, AuthConfig, Config, EntryPoint, EtcdConfig, JwtConfig, Listen, LogConfig, PagesConfig,
+    PagesSource, Problems, PublicConfig, Redirect, RoutingConfig, ServerTls, ServersConfig, Sources, StoreConfig,
+    TraefikConfig, Trusted,
 };
+use super::{ciphers, values};
 use crate::config::layers::Given;
 use crate::telemetry::{LogFormat, LogLevel};
 
+/// What the keys of our records begin with, unless something else is said.
+pub(super) const PREFIX: &str = "pointsman";
+
 pub(super) fn config(sources: &Sources, problems: &mut Problems) -> Config {
     let mut read = Reader { sources, problems };
+    let public = public(&mut read);
+    let port = match &public.listen {
+        Listen::Tcp { port, .. } if read.is_one_machine() => port.saturating_add(1),
+        _ => 8001,
+    };
     let api = ApiConfig {
-        ip: read.or("api-ip", "localhost".to_owned(), values::listen_address),
-        port: read.or("api-port", 8001, values::port),
+        listen: read.listen(["api-socket", "api-ip", "api-port"], "localhost", port),
+        tls: read.server_tls(["api-ssl-cert", "api-ssl-key", "api-ssl-ca"], "api-ssl"),
     };
     Config {
-        public: PublicConfig {
-            ip: read.or("ip", String::new(), values::listen_address),
-            port: read.or("port", 8000, values::port),
-        },
-        pages: PagesConfig {
-            url: read.one("pages-url", values::pages_url),
-            ip: read.or("pages-ip", api.ip.clone(), values::listen_address),
-            port: read.or("pages-port", 8002, values::port),
-        },
+        pages: pages(&mut read, &api),
         api,
+        public,
+        metrics: ["metrics-port", "metrics-socket"]
+            .iter()
+            .any(|name| read.sources.given(name).is_some())
+            .then(|| read.listen(["metrics-socket", "metrics-ip", "metrics-port"], "", 0)),
         auth: AuthConfig {
             environment_token: sources.environment_token.clone(),
             token_files: read.list("token-file", values::path),
             jwt: jwt(&mut read),
         },
-        etcd: etcd(&mut read),
+        store: store(&mut read),
         traefik: traefik(&mut read),
         routing: RoutingConfig {
-            host_routing: read.or("host-routing", false, values::switch),
+            host_routing: read.switch("host-routing"),
             default_target: read.one("default-target", values::target),
-            error_target: read.one("error-target", |text| values::web_url(text, "http://HUB:8081/hub/error")),
             max_routes: read.or("max-routes", 50_000, values::count),
         },
+        servers: servers(&mut read),
         log: LogConfig {
             level: read.or("log-level", LogLevel::default(), FromStr::from_str),
             format: read.or("log-format", LogFormat::default(), FromStr::from_str),
         },
+        pid_file: read.path("pid-file"),
     }
 }
 
@@ -75,7 +83,10 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn one<T>(&mut self, name: &'static str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
-        debug_assert!(Setting::find(name).is_some_and(|s| s.kind != Kind::List), "{name} is no single setting");
+        debug_assert!(
+            Setting::find(name).is_some_and(|s| matches!(s.kind, Kind::One | Kind::Switch)),
+            "{name} is no single setting"
+        );
         let given = self.sources.given(name)?;
         let text = given.values.last()?;
         parse(text).map_err(|error| self.problems.add(format!("{}: {error}", given.origin.place(name)))).ok()
@@ -86,7 +97,10 @@ impl Reader<'_> {
     }
 
     fn list<T>(&mut self, name: &'static str, parse: impl Fn(&str) -> Result<T, String>) -> Vec<T> {
-        debug_assert!(Setting::find(name).is_some_and(|s| s.kind == Kind::List), "{name} is no list");
+        debug_assert!(
+            Setting::find(name).is_some_and(|s| matches!(s.kind, Kind::List | Kind::Repeated)),
+            "{name} is no list"
+        );
         let Some(given) = self.sources.given(name) else { return Vec::new() };
         if given.values.is_empty() {
             self.problems.add(format!("{}: is empty", given.origin.place(name)));
@@ -104,17 +118,115 @@ impl Reader<'_> {
     fn path(&mut self, name: &'static str) -> Option<PathBuf> {
         self.one(name, values::path)
     }
+
+    fn switch(&mut self, name: &'static str) -> bool {
+        self.or(name, false, values::switch)
+    }
+
+    fn milliseconds(&mut self, name: &'static str) -> Option<Duration> {
+        self.one(name, values::count).map(|count| Duration::from_millis(count as u64))
+    }
+
+    /// Whether everything is on this machine: no etcd is named.
+    fn is_one_machine(&self) -> bool {
+        self.sources.given("etcd-endpoints").is_none() && !self.sources.file_is_lost
+    }
+
+    /// The Unix socket, or address and port.
+    fn listen(&mut self, [socket, ip, port]: [&'static str; 3], default_ip: &str, default_port: u16) -> Listen {
+        if let Some(path) = self.path(socket) {
+            return Listen::Unix(path);
+        }
+        Listen::Tcp {
+            ip: self.or(ip, default_ip.to_owned(), values::listen_address),
+            port: self.or(port, default_port, values::port),
+        }
+    }
+
+    /// What a listener needs for TLS; `None` unless it has a certificate and a key. `prefix` is that of its switches.
+    fn server_tls(&mut self, [cert, key, ca]: [&'static str; 3], prefix: &str) -> Option<ServerTls> {
+        let mut switch = |name: String| Setting::find(&name).is_some_and(|setting| self.switch(setting.name));
+        let request_cert = switch(format!("{prefix}-request-cert"));
+        // Node's default is to reject, so this changes nothing; what it needs beside it is checked elsewhere.
+        switch(format!("{prefix}-reject-unauthorized"));
+        let (cert, key, ca) = (self.path(cert), self.path(key), self.path(ca));
+        Some(ServerTls { cert: cert?, key: key?, ca, request_cert })
+    }
 }
 
-fn etcd(read: &mut Reader<'_>) -> EtcdConfig {
-    EtcdConfig {
+fn public(read: &mut Reader<'_>) -> PublicConfig {
+    let listen = read.listen(["socket", "ip", "port"], "", 8000);
+    let default_to = if let Listen::Tcp { port, .. } = listen { port } else { 443 };
+    let trusted = read.list("trusted-ips", values::address_range);
+    PublicConfig {
+        listen,
+        tls: read.server_tls(["ssl-cert", "ssl-key", "ssl-ca"], "ssl"),
+        tls_version: read.one("ssl-protocol", values::tls_version),
+        ciphers: read.or("ssl-ciphers", Vec::new(), ciphers::parse),
+        redirect: read
+            .one("redirect-port", values::port)
+            .map(|port| Redirect { port, to: read.or("redirect-to", default_to, values::port) }),
+        idle_timeout: read.milliseconds("keep-alive-timeout"),
+        trusted: if trusted.is_empty() && read.is_one_machine() {
+            Trusted::Everybody
+        } else {
+            Trusted::Ranges(trusted)
+        },
+        proxy_protocol_ips: read.list("proxy-protocol-ips", values::address_range),
+        access_log: read.one("access-log", |text| match text {
+            "-" => Ok(AccessLog::Log),
+            path => values::path(path).map(AccessLog::File),
+        }),
+        middlewares: read.list("middlewares", values::middleware),
+    }
+}
+
+fn pages(read: &mut Reader<'_>, api: &ApiConfig) -> PagesConfig {
+    let api_ip = if let Listen::Tcp { ip, .. } = &api.listen { ip.clone() } else { "localhost".to_owned() };
+    let target = read.one("error-target", |text| values::web_url(text, "http://HUB:8081/hub/error"));
+    PagesConfig {
+        url: read.one("pages-url", values::pages_url),
+        ip: read.or("pages-ip", api_ip, values::listen_address),
+        port: read.or("pages-port", 8002, values::port),
+        source: match (target, read.path("error-path")) {
+            (Some(target), _) => PagesSource::Target(target),
+            (None, Some(folder)) => PagesSource::Folder(folder),
+            (None, None) => PagesSource::Plain,
+        },
+    }
+}
+
+fn store(read: &mut Reader<'_>) -> StoreConfig {
+    if read.is_one_machine() {
+        return StoreConfig::OneMachine {
+            folder: read.path("data-dir").unwrap_or_else(|| PathBuf::from("pointsman-data")),
+            traefik: read.path("traefik-binary"),
+        };
+    }
+    StoreConfig::Etcd(EtcdConfig {
         endpoints: read.list("etcd-endpoints", values::etcd_endpoint),
-        prefix: read.or("etcd-prefix", "pointsman".to_owned(), values::key_prefix),
+        prefix: read.or("etcd-prefix", PREFIX.to_owned(), values::key_prefix),
         user: read.one("etcd-user", values::not_empty),
         password_file: read.path("etcd-password-file"),
         ca: read.path("etcd-ca"),
         cert: read.path("etcd-cert"),
         key: read.path("etcd-key"),
+    })
+}
+
+fn servers(read: &mut Reader<'_>) -> ServersConfig {
+    // Always as if given: the hub passes them, and they are what we do anyway.
+    let _ = (read.switch("client-ssl-request-cert"), read.switch("client-ssl-reject-unauthorized"));
+    ServersConfig {
+        client_pair: read.path("client-ssl-cert").zip(read.path("client-ssl-key")),
+        ca: read.path("client-ssl-ca"),
+        extra_ca: read.sources.extra_ca.clone(),
+        insecure: read.switch("insecure"),
+        answer_timeout: read.milliseconds("proxy-timeout"),
+        change_origin: read.switch("change-origin"),
+        prepend_path: !read.switch("no-prepend-path"),
+        include_prefix: !read.switch("no-include-prefix"),
+        headers: read.list("custom-header", values::header),
     }
 }
 
@@ -127,9 +239,8 @@ fn traefik(read: &mut Reader<'_>) -> TraefikConfig {
         apis: read.list("traefik-api", values::traefik_api),
         root_key: read.or("traefik-root-key", "traefik".to_owned(), values::key_prefix),
         entry_points,
-        trusted_ips: read.list("trusted-ips", values::address_range),
-        adopt_layout: read.or("adopt-layout", false, values::switch),
-        strict_versions: read.or("strict-versions", false, values::switch),
+        adopt_layout: read.switch("adopt-layout"),
+        strict_versions: read.switch("strict-versions"),
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use proptest::prelude::*;
 
-use super::settings::{Kind, MISSING, SETTINGS, Setting};
+use super::settings::{Kind, REFUSED, SETTINGS, Setting};
 use super::*;
 
 /// What must always be said.
@@ -29,9 +29,16 @@ fn load(flag: &[(&str, &str)], variables: &[(&str, &str)], toml: &str) -> Result
         environment,
         file_is_lost: file.is_none(),
         file: file.unwrap_or_default(),
-        environment_token: None,
+        ..Sources::default()
     };
     Config::from_sources(&sources, Files::Check, problems)
+}
+
+fn port(listen: &Listen) -> u16 {
+    match listen {
+        Listen::Tcp { port, .. } => *port,
+        Listen::Unix(path) => panic!("a socket: {}", path.display()),
+    }
 }
 
 /// Checks that these settings, beside the essential ones, bring up exactly these problems.
@@ -53,13 +60,33 @@ fn what_is_missing_is_explained() {
     refused(
         &[],
         &[],
-        "# nothing else",
-        &[
-            "--etcd-endpoints is missing: say where etcd is, as --etcd-endpoints http://127.0.0.1:2379 or \
-             POINTSMAN_ETCD_ENDPOINTS=http://127.0.0.1:2379",
-            "--traefik-api is missing: say where Traefik's API is, as --traefik-api http://127.0.0.1:8099 or \
-             POINTSMAN_TRAEFIK_API=http://127.0.0.1:8099",
-        ],
+        "etcd-endpoints = ['http://127.0.0.1:2379']",
+        &["--traefik-api is missing: say where Traefik's API is, as --traefik-api http://127.0.0.1:8099 or \
+           POINTSMAN_TRAEFIK_API=http://127.0.0.1:8099"],
+    );
+}
+
+#[test]
+fn without_etcd_everything_is_on_this_machine() {
+    let config = load(&[("ip", ""), ("port", "9000")], &[], "").unwrap();
+    assert_eq!((port(&config.public.listen), port(&config.api.listen)), (9000, 9001));
+    insta::assert_debug_snapshot!(config);
+}
+
+#[test]
+fn a_setting_of_the_other_store_is_refused() {
+    let problem = load(&[], &[], "etcd-user = 'x'\npages-port = 1\n").unwrap_err();
+    let why = "only has a meaning with etcd; add --etcd-endpoints, or remove it";
+    let place = |name: &str| format!("{name} in /etc/pointsman.toml: {why}");
+    assert_eq!(problem.0, [place("etcd-user"), place("pages-port")]);
+    refused(
+        &[("data-dir", "x"), ("socket", "y")],
+        &[],
+        "",
+        &["socket", "data-dir"].map(|name| {
+            &*format!("--{name}: only has a meaning without etcd, where Pointsman starts Traefik itself; remove it")
+                .leak()
+        }),
     );
 }
 
@@ -93,13 +120,14 @@ fn an_unknown_name_is_refused_with_a_suggestion() {
 
 #[test]
 fn what_configurable_http_proxy_has_and_we_do_not_is_refused_by_name() {
-    for missing in MISSING {
-        assert!(Setting::find(missing.name).is_none(), "{} is there and missing", missing.name);
+    for known in REFUSED {
+        assert!(Setting::find(known.name).is_none(), "{} is there and refused", known.name);
+        assert!(!known.why.ends_with('.') && known.why.contains("emove"), "{} says what to do", known.name);
     }
-    let sentence = "configurable-http-proxy has this setting, but this version of Pointsman doesn't yet; remove it \
-                    (docs/configuration.md lists what there is)";
-    refused(&[], &[], "ssl-key = 'x'", &[&format!("ssl-key in /etc/pointsman.toml: {sentence}")]);
-    refused(&[], &[("POINTSMAN_SSL_KEY", "x")], "", &[&format!("POINTSMAN_SSL_KEY: {sentence}")]);
+    let why = "it names a module for Node. Routes are kept on disk here (--data-dir) or in etcd (--etcd-endpoints); \
+               remove it";
+    refused(&[], &[], "storage-backend = 'x'", &[&format!("storage-backend in /etc/pointsman.toml: {why}")]);
+    refused(&[], &[("POINTSMAN_STORAGE_BACKEND", "x")], "", &[&format!("POINTSMAN_STORAGE_BACKEND: {why}")]);
 }
 
 #[test]
@@ -117,14 +145,14 @@ fn variables_that_kubernetes_makes_for_a_service_are_not_ours() {
         ("POINTSMAN_API_SERVICE_HOST", "10.96.0.8"),
     ];
     let config = load(&[], &made, ESSENTIAL).unwrap();
-    assert_eq!((config.public.port, config.api.port), (8000, 8001));
-    assert_eq!(load(&[], &[("POINTSMAN_PORT", "9000")], ESSENTIAL).unwrap().public.port, 9000);
+    assert_eq!((port(&config.public.listen), port(&config.api.listen)), (8000, 8001));
+    assert_eq!(port(&load(&[], &[("POINTSMAN_PORT", "9000")], ESSENTIAL).unwrap().public.listen), 9000);
 }
 
 #[test]
 fn an_empty_variable_is_not_set() {
     let config = load(&[], &[("POINTSMAN_API_PORT", ""), ("POINTSMAN_ETCD_USER", "")], ESSENTIAL).unwrap();
-    assert_eq!((config.api.port, config.etcd.user), (8001, None));
+    assert_eq!((port(&config.api.listen), &config.etcd().unwrap().user), (8001, &None));
 }
 
 #[test]
@@ -316,9 +344,15 @@ fn lists_are_read_from_every_source() {
 #[test]
 fn every_interface_has_two_spellings() {
     for text in ["", "*"] {
-        assert_eq!(load(&[("ip", text), ("api-ip", text)], &[], ESSENTIAL).unwrap().api.ip, "");
+        assert_eq!(
+            load(&[("ip", text), ("api-ip", text)], &[], ESSENTIAL).unwrap().api.listen,
+            Listen::Tcp { ip: String::new(), port: 8001 }
+        );
     }
-    assert_eq!(load(&[("api-ip", "[::1]")], &[], ESSENTIAL).unwrap().api.ip, "::1");
+    assert_eq!(
+        load(&[("api-ip", "[::1]")], &[], ESSENTIAL).unwrap().api.listen,
+        Listen::Tcp { ip: "::1".into(), port: 8001 }
+    );
 }
 
 #[test]
@@ -359,9 +393,9 @@ proptest! {
         let toml = file.map(|n| format!("{name} = {n}")).unwrap_or_default();
         let config = load(&flags, &variables, &format!("{ESSENTIAL}{toml}")).unwrap();
         let (found, default) = match name {
-            "api-port" => (config.api.port, 8001),
+            "api-port" => (port(&config.api.listen), 8001),
             "pages-port" => (config.pages.port, 8002),
-            _ => (config.public.port, 8000),
+            _ => (port(&config.public.listen), 8000),
         };
         prop_assert_eq!(found, flag.or(variable).or(file).unwrap_or(default));
     }

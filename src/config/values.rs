@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use url::{Host, Url};
 
-use super::{EntryPoint, TraefikApi};
+use super::{EntryPoint, TlsVersion, TraefikApi};
 use crate::route::Target;
 
 pub(super) fn port(text: &str) -> Result<u16, String> {
@@ -181,6 +181,51 @@ pub(super) fn address_range(text: &str) -> Result<String, String> {
         None => Ok(text.to_owned()),
         Some(Ok(bits)) if bits <= bits_max => Ok(text.to_owned()),
         Some(_) => Err(wrong()),
+    }
+}
+
+/// A version of TLS, by the name that OpenSSL's methods have (`TLSv1_2_method`) or the configurable-http-proxy takes.
+pub(super) fn tls_version(text: &str) -> Result<TlsVersion, String> {
+    match text.trim_end_matches("_method").trim_end_matches("_server").trim_end_matches("_client") {
+        "TLSv1_2" | "TLSv1.2" => Ok(TlsVersion::Tls12),
+        "TLSv1_3" | "TLSv1.3" => Ok(TlsVersion::Tls13),
+        "TLSv1" | "TLSv1_1" | "TLSv1.1" | "SSLv2" | "SSLv3" | "SSLv23" | "TLS" => Err(format!(
+            "'{text}' is too old to be safe, or names no one version; write TLSv1_2 or TLSv1_3, or remove it"
+        )),
+        _ => Err(format!("'{text}' is not a version of TLS; write TLSv1_2 or TLSv1_3")),
+    }
+}
+
+/// A header, as `NAME: VALUE`.
+pub(super) fn header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once(':').ok_or_else(|| format!("'{text}' has no colon; write NAME: VALUE"))?;
+    let (name, value) = (name.trim(), value.trim());
+    let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    if name.is_empty() || !name.bytes().all(is_token) {
+        return Err(format!("'{name}' is not the name of a header"));
+    }
+    // Traefik takes a name of digits for a place in a list, and refuses everything.
+    if name.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(format!("'{name}' is a number, which Traefik can't read as the name of a header"));
+    }
+    if value.is_empty() {
+        // Traefik would take it for the wish to remove the header.
+        return Err(format!("the header {name} has no value"));
+    }
+    if value.chars().any(char::is_control) {
+        return Err(format!("the value of the header {name} holds a control character"));
+    }
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+/// A middleware of the administrator's, as `name@provider`.
+pub(super) fn middleware(text: &str) -> Result<String, String> {
+    let is_name = |part: &str| {
+        !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+    };
+    match text.split_once('@') {
+        Some((name, provider)) if is_name(name) && is_name(provider) => Ok(text.to_owned()),
+        _ => Err(format!("'{text}' is not NAME@PROVIDER, such as limit@file")),
     }
 }
 

@@ -1,19 +1,25 @@
 //! `Target`: where a route leads.
 
 use std::fmt;
+use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
+use percent_encoding::percent_decode_str;
 use url::{Host, Url};
 
 use super::has_malformed_percent;
 
-/// The URL of a server that Traefik can dial; nothing else can be built.
+/// The URL of a server: one that Traefik can dial, or a Unix socket, which it reaches through a forwarder of ours. Nothing
+/// else can be built.
 ///
 /// It keeps two texts: the one the hub sent, which it compares with its own, and the normalised one for Traefik.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Target {
     sent: Arc<str>,
+    /// Of a Unix socket, only the path in the URL.
     dial: Arc<str>,
+    unix: Option<Arc<str>>,
     has_path: bool,
 }
 
@@ -29,9 +35,21 @@ pub enum TargetError {
     /// Not an absolute URL.
     #[error("'target' is not a URL ({0}); write it as http://HOST:PORT")]
     NotAUrl(String),
-    /// A Unix socket, which Traefik can't dial.
-    #[error("'target' is a Unix socket, which Traefik can't reach; let the server listen on TCP, as http://HOST:PORT")]
+    /// A Unix socket where only TCP can be reached. [`Target::parse`] itself never says so.
+    #[error(
+        "'target' is a Unix socket, which can be reached only where Pointsman runs Traefik itself, without \
+         --etcd-endpoints; let the server listen on TCP, as http://HOST:PORT"
+    )]
     UnixSocket,
+    /// A Unix socket without a path, or with one that isn't absolute.
+    #[error(
+        "'target' names no absolute path of a Unix socket; percent-encode it, slashes too, as \
+         http+unix://%2Frun%2Fserver.sock"
+    )]
+    SocketPath,
+    /// A path that no socket can have.
+    #[error("'target' names a Unix socket whose path is longer than {max} bytes", max = Target::SOCKET_BYTES_MAX)]
+    SocketPathTooLong,
     /// A scheme other than http and https.
     #[error("'target' has the scheme '{0}'; use http or https")]
     Scheme(String),
@@ -53,6 +71,9 @@ impl Target {
     /// The longest target that is accepted, in bytes.
     pub const BYTES_MAX: usize = 2048;
 
+    /// The longest path of a Unix socket that the kernel takes, in bytes.
+    pub const SOCKET_BYTES_MAX: usize = 107;
+
     /// Checks what the hub sent.
     pub fn parse(sent: &str) -> Result<Self, TargetError> {
         if sent.len() > Self::BYTES_MAX {
@@ -69,7 +90,7 @@ impl Target {
         let url = Url::parse(sent).map_err(|e| TargetError::NotAUrl(e.to_string()))?;
         match url.scheme() {
             "http" | "https" => {}
-            "http+unix" | "unix+http" | "https+unix" | "unix" => return Err(TargetError::UnixSocket),
+            "http+unix" | "unix+http" => return Self::parse_unix(sent),
             other => return Err(TargetError::Scheme(other.to_owned())),
         }
         // `Url::parse` mends `http:host` and `http:///host`; what the hub compares must be what Traefik dials.
@@ -107,7 +128,41 @@ impl Target {
         }
         let has_path = url.path() != "/";
         let dial = if has_path { url.as_str() } else { url.as_str().trim_end_matches('/') };
-        Ok(Self { sent: Arc::from(sent), dial: Arc::from(dial), has_path })
+        Ok(Self { sent: Arc::from(sent), dial: Arc::from(dial), unix: None, has_path })
+    }
+
+    /// Reads `http+unix://SOCKET/PATH`, where SOCKET is the percent-encoded path of the socket.
+    fn parse_unix(sent: &str) -> Result<Self, TargetError> {
+        let rest = sent.split_once("://").ok_or(TargetError::SocketPath)?.1;
+        if let Some(c) = rest.chars().find(|c| matches!(c, '?' | '#')) {
+            return Err(TargetError::Tail(c));
+        }
+        let (socket, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        if socket.contains('@') {
+            return Err(TargetError::Credentials);
+        }
+        // A port makes no sense here, and a colon in a file's name is percent-encoded by whoever encodes at all.
+        if let Some(c) = socket.chars().find(|c| matches!(c, ':' | '[' | ']')) {
+            return Err(TargetError::BadCharacter(c));
+        }
+        if has_malformed_percent(rest) {
+            return Err(TargetError::BadCharacter('%'));
+        }
+        let socket = percent_decode_str(socket).decode_utf8().map_err(|_| TargetError::BadCharacter('%'))?;
+        if let Some(c) = socket.chars().find(|c| c.is_control()) {
+            return Err(TargetError::BadCharacter(c));
+        }
+        if !socket.starts_with('/') || socket.ends_with('/') {
+            return Err(TargetError::SocketPath);
+        }
+        if socket.len() > Self::SOCKET_BYTES_MAX {
+            return Err(TargetError::SocketPathTooLong);
+        }
+        let path = path.strip_suffix('/').filter(|path| path.is_empty()).unwrap_or(path);
+        let url = Url::parse(&format!("http://socket{path}")).map_err(|e| TargetError::NotAUrl(e.to_string()))?;
+        let has_path = url.path() != "/";
+        let dial = if has_path { url.path() } else { "" };
+        Ok(Self { sent: Arc::from(sent), dial: Arc::from(dial), unix: Some(Arc::from(&*socket)), has_path })
     }
 
     /// The target as the hub sent it.
@@ -116,10 +171,29 @@ impl Target {
         &self.sent
     }
 
-    /// The URL for Traefik, in normal form.
+    /// The URL for Traefik, in normal form. A Unix socket has none of its own: it is dialled by [`Target::dial_at`], and
+    /// what is given here is only the path, which nobody can dial.
     #[must_use]
     pub fn dial_url(&self) -> &str {
         &self.dial
+    }
+
+    /// Whether the server speaks TLS.
+    #[must_use]
+    pub fn is_https(&self) -> bool {
+        self.dial.starts_with("https:")
+    }
+
+    /// The absolute path of the Unix socket, if the target is one.
+    #[must_use]
+    pub fn unix_path(&self) -> Option<&Path> {
+        self.unix.as_deref().map(Path::new)
+    }
+
+    /// The URL for Traefik of a Unix socket that is reached by a forwarder at `address`.
+    #[must_use]
+    pub fn dial_at(&self, address: SocketAddr) -> String {
+        format!("http://{address}{}", self.dial)
     }
 
     /// Whether the URL has a path of its own, which is put in front of each request's path.
@@ -127,6 +201,13 @@ impl Target {
     pub fn has_path(&self) -> bool {
         self.has_path
     }
+}
+
+/// A URL for Traefik without its path.
+#[must_use]
+pub fn origin(url: &str) -> &str {
+    let authority = url.find("://").map_or(0, |at| at + 3);
+    url[authority..].find('/').map_or(url, |at| &url[..authority + at])
 }
 
 impl fmt::Display for Target {
@@ -143,6 +224,7 @@ impl fmt::Debug for Target {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use rstest::rstest;
 
     use super::*;
@@ -164,7 +246,20 @@ mod tests {
     #[case("nonsense", TargetError::NotAUrl("relative URL without a base".into()))]
     #[case("ftp://host:21", TargetError::Scheme("ftp".into()))]
     #[case("ws://host:21", TargetError::Scheme("ws".into()))]
-    #[case("http+unix://%2Frun%2Fsock", TargetError::UnixSocket)]
+    #[case("http+unix://", TargetError::SocketPath)]
+    #[case("http+unix:///run/sock", TargetError::SocketPath)]
+    #[case("http+unix://run%2Fsock", TargetError::SocketPath)]
+    #[case("http+unix://.%2Fsock", TargetError::SocketPath)]
+    #[case("http+unix://%2F", TargetError::SocketPath)]
+    #[case("http+unix:%2Frun%2Fsock", TargetError::SocketPath)]
+    #[case("unix+http://", TargetError::SocketPath)]
+    #[case("http+unix://%2Frun%2Fsock%00", TargetError::BadCharacter('\0'))]
+    #[case("http+unix://%2Frun%2Fsock:80", TargetError::BadCharacter(':'))]
+    #[case("http+unix://%2Frun%2F%ff", TargetError::BadCharacter('%'))]
+    #[case("http+unix://%2Frun%2Fsock?q", TargetError::Tail('?'))]
+    #[case("http+unix://u@%2Frun%2Fsock", TargetError::Credentials)]
+    #[case("https+unix://%2Frun%2Fsock", TargetError::Scheme("https+unix".into()))]
+    #[case("unix:///run/sock", TargetError::Scheme("unix".into()))]
     #[case("http://", TargetError::NotAUrl("empty host".into()))]
     #[case("http:///x", TargetError::NoHost)]
     #[case("http:host:80", TargetError::NoHost)]
@@ -180,6 +275,44 @@ mod tests {
     #[case("http://ho,st/", TargetError::BadCharacter(','))]
     fn refused(#[case] sent: &str, #[case] error: TargetError) {
         assert_eq!(Target::parse(sent), Err(error));
+    }
+
+    #[rstest]
+    #[case("http+unix://%2Fsrv%2Fhub%2Fproxy.sock", "/srv/hub/proxy.sock", "http://127.0.0.1:81")]
+    #[case("http+unix://%2Frun%2Fx.sock/", "/run/x.sock", "http://127.0.0.1:81")]
+    #[case("unix+http://%2frun%2fa%20b.sock", "/run/a b.sock", "http://127.0.0.1:81")]
+    #[case("HTTP+unix://%2Frun%2F%E7%A7%80.sock", "/run/秀.sock", "http://127.0.0.1:81")]
+    #[case("http+unix://%2Frun%2Fx.sock/base/", "/run/x.sock", "http://127.0.0.1:81/base/")]
+    fn unix_sockets(#[case] sent: &str, #[case] path: &str, #[case] dial: &str) {
+        let target = Target::parse(sent).expect("valid");
+        assert_eq!((target.as_str(), target.unix_path()), (sent, Some(Path::new(path))));
+        assert_eq!(target.dial_at(([127, 0, 0, 1], 81).into()), dial);
+        assert_eq!(target.has_path(), dial.ends_with("/base/"));
+        assert_eq!(Target::parse("http://x").expect("valid").unix_path(), None);
+    }
+
+    #[test]
+    fn a_socket_path_has_a_limit() {
+        let url = |length: usize| format!("http+unix://%2F{}", "x".repeat(length - 1));
+        assert!(Target::parse(&url(Target::SOCKET_BYTES_MAX)).is_ok());
+        assert_eq!(Target::parse(&url(Target::SOCKET_BYTES_MAX + 1)), Err(TargetError::SocketPathTooLong));
+    }
+
+    proptest! {
+        #[test]
+        fn every_absolute_path_comes_through(path in "/[^\\x00-\\x1f\\x7f-\\u{9f}]{0,24}[^/\\x00-\\x1f\\x7f-\\u{9f}]") {
+            let encoded = percent_encoding::utf8_percent_encode(&path, percent_encoding::NON_ALPHANUMERIC);
+            let target = Target::parse(&format!("http+unix://{encoded}")).expect("valid");
+            prop_assert_eq!(target.unix_path(), Some(Path::new(&path)));
+        }
+
+        #[test]
+        fn no_text_breaks_the_reader(text in any::<String>(), socket in any::<String>()) {
+            let _ = Target::parse(&text);
+            if let Ok(target) = Target::parse(&format!("http+unix://{socket}")) {
+                prop_assert!(target.unix_path().is_some_and(Path::is_absolute));
+            }
+        }
     }
 
     #[test]

@@ -42,13 +42,15 @@ pub struct EmbeddedSettings {
     pub folder: PathBuf,
     /// How long to wait for another process to let go of the folder.
     pub predecessor_patience: Duration,
+    /// Whether a folder without a store is refused instead of begun: for those who only want to read one.
+    pub must_exist: bool,
 }
 
 impl EmbeddedSettings {
-    /// This folder, and 5 s of patience with a predecessor.
+    /// This folder, begun if need be, and 5 s of patience with a predecessor.
     #[must_use]
     pub fn new(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: folder.into(), predecessor_patience: PREDECESSOR_PATIENCE }
+        Self { folder: folder.into(), predecessor_patience: PREDECESSOR_PATIENCE, must_exist: false }
     }
 }
 
@@ -118,13 +120,16 @@ pub struct EmbeddedStore {
 impl EmbeddedStore {
     /// Opens the store of a folder, a new and empty one if there is none. Reads and checks the whole file.
     ///
-    /// To read what a stopped process has left, open its folder and [`Store::list`] it.
+    /// To read what a stopped process has left, open its folder (which `must_exist`) and [`Store::list`] it.
     ///
     /// # Errors
     /// See [`OpenError`]. A damaged file is never taken for an empty one.
     pub async fn open(settings: EmbeddedSettings) -> Result<Self, OpenError> {
-        let EmbeddedSettings { folder, predecessor_patience } = settings;
+        let EmbeddedSettings { folder, predecessor_patience, must_exist } = settings;
         let ours = Folder::new(folder.clone());
+        if must_exist && !ours.database().exists() {
+            return Err(OpenError::Folder { folder, why: "there is no routes.redb in it".to_owned() });
+        }
         let opened = spawn_blocking(move || Self::open_blocking(ours, predecessor_patience)).await;
         opened.unwrap_or_else(|error| Err(OpenError::Folder { folder, why: error.to_string() }))
     }

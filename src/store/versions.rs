@@ -279,3 +279,6 @@ impl Watch for VersionsWatch {
 fn key_value(key: &str, value: &[u8], mod_revision: Revision) -> KeyValue {
     KeyValue { key: key.to_owned(), value: value.to_vec(), mod_revision }
 }
+
+#[cfg(test)]
+mod tests;

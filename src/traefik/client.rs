@@ -5,9 +5,12 @@ use std::io::{BufRead, BufReader, Read as _};
 use std::time::Duration;
 
 use flate2::read::GzDecoder;
+use reqwest::header::{HeaderMap, HeaderValue};
+use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use url::Url;
 
+use super::dynamic_file::KEY_HEADER;
 use super::fixed::{MARKER_HEADER, MARKER_MIDDLEWARE};
 use super::marker::Marker;
 
@@ -20,11 +23,38 @@ const METRICS_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest page of metrics that is read, as it comes and unpacked, in bytes. Of 10,000 routes it has 14 MB.
 const METRICS_BYTES_MAX: (usize, u64) = (32 << 20, 256 << 20);
 
+/// How long Traefik may take to hear all routes: its answer repeats them.
+const PUSH_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How the Traefiks of a fleet are asked.
+#[derive(Debug, Clone)]
+pub struct Access {
+    /// The provider that our routes come by, which Traefik puts behind each name: `etcd` or `rest`.
+    pub provider: &'static str,
+    /// What opens the private entry point, if it is keyed.
+    pub key: Option<SecretString>,
+}
+
+impl Access {
+    /// Traefiks that read from etcd, and whose private entry point is open to us.
+    #[must_use]
+    pub fn etcd() -> Self {
+        Self { provider: "etcd", key: None }
+    }
+
+    /// Traefiks that get their routes pushed, through a private entry point with this key.
+    #[must_use]
+    pub fn push(key: SecretString) -> Self {
+        Self { provider: "rest", key: Some(key) }
+    }
+}
+
 /// Asks one Traefik.
 #[derive(Debug, Clone)]
 pub struct TraefikClient {
     http: reqwest::Client,
     base: Url,
+    provider: &'static str,
 }
 
 /// Why a Traefik gave no answer.
@@ -77,11 +107,19 @@ pub struct Overview {
 
 impl TraefikClient {
     /// A client for the API at `base`, such as `http://10.0.0.5:8099`.
-    pub fn new(base: Url) -> Result<Self, ClientError> {
+    pub fn new(base: Url, access: &Access) -> Result<Self, ClientError> {
+        let mut headers = HeaderMap::new();
+        if let Some(key) = &access.key {
+            let mut key = HeaderValue::from_str(key.expose_secret())
+                .map_err(|_| ClientError::Silent("its key can't stand in a header".into()))?;
+            key.set_sensitive(true);
+            headers.insert(KEY_HEADER, key);
+        }
         let mut http = reqwest::Client::builder()
             .timeout(TIMEOUT)
             .connect_timeout(TIMEOUT)
             .no_proxy()
+            .default_headers(headers)
             .redirect(reqwest::redirect::Policy::none())
             .tcp_nodelay(true);
         if base.scheme() == "http" {
@@ -89,7 +127,7 @@ impl TraefikClient {
             http = http.tls_certs_only(None);
         }
         let http = http.build().map_err(|e| ClientError::Silent(e.to_string()))?;
-        Ok(Self { http, base })
+        Ok(Self { http, base, provider: access.provider })
     }
 
     /// The marker it serves; `None` if it is up and has no marker of ours.
@@ -103,7 +141,7 @@ impl TraefikClient {
         struct Headers {
             custom_response_headers: Option<std::collections::BTreeMap<String, String>>,
         }
-        let path = format!("/api/http/middlewares/{MARKER_MIDDLEWARE}@etcd");
+        let path = format!("/api/http/middlewares/{MARKER_MIDDLEWARE}@{}", self.provider);
         let Some(middleware) = self.get::<Middleware>(&path).await? else { return Ok(None) };
         let headers = middleware.headers.and_then(|h| h.custom_response_headers).unwrap_or_default();
         let text = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(MARKER_HEADER)).map(|(_, value)| value);
@@ -158,6 +196,36 @@ impl TraefikClient {
             }
         }
         Ok(Metrics { body, gzip })
+    }
+
+    /// Hands over all routes, as one document. They are served a little later: the marker tells when.
+    pub async fn push(&self, document: Vec<u8>) -> Result<(), ClientError> {
+        let request = self.http.put(self.url("/api/providers/rest")).timeout(PUSH_TIMEOUT).body(document);
+        let response = request.send().await.map_err(|e| classify(&e))?;
+        let status = response.status();
+        // Read to its end, so that the connection can be used again.
+        let answer = response.bytes().await.map_err(|e| classify(&e))?;
+        if status.is_success() {
+            return Ok(());
+        }
+        if status.as_u16() == 404 {
+            return Err(ClientError::Silent("it does not take routes yet".into()));
+        }
+        let reason = String::from_utf8_lossy(&answer[..answer.len().min(200)]).trim().to_owned();
+        Err(ClientError::Silent(format!("it does not take our routes: {status} {reason}")))
+    }
+
+    /// What is wrong with a router of ours, if Traefik has switched it off.
+    pub async fn router_errors(&self, name: &str) -> Result<Option<String>, ClientError> {
+        #[derive(Deserialize)]
+        struct Router {
+            status: String,
+            #[serde(default)]
+            error: Vec<String>,
+        }
+        let path = format!("/api/http/routers/{name}@{}", self.provider);
+        let router = self.get::<Router>(&path).await?;
+        Ok(router.filter(|router| router.status != "enabled").map(|router| router.error.join("; ")))
     }
 
     fn url(&self, path: &str) -> Url {

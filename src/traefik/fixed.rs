@@ -1,12 +1,17 @@
 //! The part of Traefik's tree that doesn't depend on the routes: the root router, the sentinel, error pages.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use url::Url;
 
 use super::name;
 use super::rule::Space;
+use crate::route::{self, Target};
 
 /// The path of the readiness probe, as the configurable-http-proxy has it.
 pub const SENTINEL_PATH: &str = "/_chp_healthz";
@@ -23,6 +28,9 @@ pub const MARKER_KEY: &str = "http/middlewares/marker/headers/customResponseHead
 /// The marker once more, for the request that the sentinel passes on to our pages.
 pub const MARKER_REQUEST_KEY: &str = "http/middlewares/marker/headers/customRequestHeaders/X-Pointsman-Revision";
 
+/// Where a service's address stands behind its name.
+pub const SERVER_URL_FIELD: &str = "loadbalancer/servers/0/url";
+
 /// The settings that shape Traefik's tree.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -34,6 +42,55 @@ pub struct Settings {
     pub space: Space,
     /// Where Traefik reaches our pages, if it can.
     pub pages_url: Option<Url>,
+    /// Middlewares of the administrator's that each request of a user passes, as `name@provider`.
+    pub middlewares: Vec<String>,
+    /// How servers are reached.
+    pub servers: Servers,
+}
+
+/// How servers are reached.
+#[derive(Debug, Clone)]
+pub struct Servers {
+    /// Headers that every request is given.
+    pub headers: Vec<(String, String)>,
+    /// They see the host of their target instead of the user's.
+    pub change_origin: bool,
+    /// The path of a target comes before that of a request.
+    pub prepend_path: bool,
+    /// The path of the route stays in that of a request.
+    pub include_prefix: bool,
+    /// The transport that is used, if it isn't Traefik's default.
+    pub transport: Option<Transport>,
+    /// Where servers on Unix sockets are reached, if they can be.
+    pub unix_sockets: Option<Arc<dyn UnixSockets>>,
+}
+
+impl Default for Servers {
+    fn default() -> Self {
+        Self {
+            headers: Vec::new(),
+            change_origin: false,
+            prepend_path: true,
+            include_prefix: true,
+            transport: None,
+            unix_sockets: None,
+        }
+    }
+}
+
+/// A transport of Traefik's file provider.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transport {
+    /// Its name, as `name@provider`.
+    pub name: String,
+    /// Whether servers without TLS are reached by it too.
+    pub plain_too: bool,
+}
+
+/// Traefik can't dial Unix sockets: somebody stands between.
+pub trait UnixSockets: fmt::Debug + Send + Sync {
+    /// The address by which the server on this socket is reached.
+    fn address(&self, socket: &Path) -> Option<SocketAddr>;
 }
 
 impl Settings {
@@ -50,7 +107,11 @@ impl Settings {
     /// Never: a SHA-256 hash has 32 bytes.
     #[must_use]
     pub fn digest(&self) -> String {
-        let text = format!("{:?}", (&self.entry_points, self.space, self.pages_url.as_ref().map(Url::as_str)));
+        let Servers { headers, change_origin, prepend_path, include_prefix, transport, unix_sockets: _ } =
+            &self.servers;
+        let pages_url = self.pages_url.as_ref().map(Url::as_str);
+        let servers = (headers, change_origin, prepend_path, include_prefix, transport);
+        let text = format!("{:?}", (&self.entry_points, self.space, pages_url, &self.middlewares, servers));
         let hash = digest(&SHA256, text.as_bytes());
         format!("{:08x}", u32::from_be_bytes(hash.as_ref()[..4].try_into().expect("a SHA-256 hash has 32 bytes")))
     }
@@ -70,7 +131,20 @@ impl Settings {
         put(&format!("http/routers/{}/rule", name::ROOT), "PathPrefix(`/`)");
         put(&format!("http/routers/{}/priority", name::ROOT), "10");
         put(&format!("http/routers/{}/entryPoints", name::ROOT), &entry_points);
-        let Some(pages_url) = self.pages_url.as_ref().map(|url| url.as_str().trim_end_matches('/')) else {
+        let pages_url = self.pages_url.as_ref().map(|url| url.as_str().trim_end_matches('/'));
+        // From outside to inside: what Traefik itself answers for a dead server must pass our pages.
+        let mut middlewares: Vec<&str> = pages_url.iter().map(|_| "pages").collect();
+        middlewares.extend(self.middlewares.iter().map(String::as_str));
+        for (name, value) in &self.servers.headers {
+            put(&format!("http/middlewares/given/headers/customRequestHeaders/{name}"), value);
+        }
+        if !self.servers.headers.is_empty() {
+            middlewares.push("given");
+        }
+        if !middlewares.is_empty() {
+            put(&format!("http/routers/{}/middlewares", name::ROOT), &middlewares.join(","));
+        }
+        let Some(pages_url) = pages_url else {
             put("http/routers/sentinel/service", "ping@internal");
             put("http/routers/sentinel/middlewares", MARKER_MIDDLEWARE);
             return keys;
@@ -97,14 +171,47 @@ impl Settings {
         put("http/middlewares/pages/errors/query", "/error/{status}?url={url}");
         // Naming one header that nobody sends keeps the user's cookies out of the request for the page.
         put("http/middlewares/pages/errors/errorRequestHeaders", "X-Pointsman-None");
-        put(&format!("http/routers/{}/middlewares", name::ROOT), "pages");
+
+        // The page for what no route takes: it belongs to a service that answers 418 to everything.
+        put("http/middlewares/nowhere/errors/status", "418-418");
+        put("http/middlewares/nowhere/errors/statusRewrites/418-418", "404");
+        put("http/middlewares/nowhere/errors/service", "pages");
+        put("http/middlewares/nowhere/errors/query", "/error/{status}?url={url}");
+        put("http/middlewares/nowhere/errors/errorRequestHeaders", "X-Pointsman-None");
         keys
+    }
+
+    /// The fields of a route's service: keys behind its name, and values.
+    #[must_use]
+    pub fn service(&self, target: &Target) -> Vec<(&'static str, String)> {
+        let servers = &self.servers;
+        let url = match target.unix_path() {
+            None if target.has_path() && !servers.prepend_path => route::origin(target.dial_url()).to_owned(),
+            None => target.dial_url().to_owned(),
+            Some(path) => {
+                let address = servers.unix_sockets.as_ref().and_then(|sockets| sockets.address(path));
+                // A server that can't be reached now is like one that is down: a port where nobody listens.
+                let url = target.dial_at(address.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 1))));
+                if target.has_path() && !servers.prepend_path { route::origin(&url).to_owned() } else { url }
+            }
+        };
+        let mut fields = vec![(SERVER_URL_FIELD, url)];
+        if target.has_path() && servers.prepend_path {
+            fields.push(("loadbalancer/servers/0/preservePath", "true".to_owned()));
+        }
+        if servers.change_origin {
+            fields.push(("loadbalancer/passHostHeader", "false".to_owned()));
+        }
+        if let Some(transport) = servers.transport.as_ref().filter(|t| t.plain_too || target.is_https()) {
+            fields.push(("loadbalancer/serverstransport", transport.name.clone()));
+        }
+        fields
     }
 
     /// Whether a key (relative to the root key) is of the fixed part, in any setting: such a key is ours to remove.
     #[must_use]
     pub fn owns(key: &str) -> bool {
-        const OURS: [&str; 8] = [
+        const OURS: [&str; 10] = [
             "http/routers/sentinel/",
             "http/routers/root/",
             "http/services/sentinel/",
@@ -113,6 +220,8 @@ impl Settings {
             "http/middlewares/marker/",
             "http/middlewares/alone/",
             "http/middlewares/pages/",
+            "http/middlewares/given/",
+            "http/middlewares/nowhere/",
         ];
         OURS.iter().any(|prefix| key.starts_with(prefix))
     }

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{info, warn};
 use url::Url;
 
-use super::client::{ClientError, TraefikClient};
+use super::client::{Access, ClientError, TraefikClient};
 use super::marker::Marker;
 use crate::lifecycle::Readiness;
 
@@ -80,21 +80,30 @@ struct Wanted {
 /// All Traefiks, by the address of their API.
 #[derive(Debug)]
 pub struct Fleet {
+    access: Access,
     seen: watch::Sender<BTreeMap<String, Seen>>,
     wanted: watch::Sender<Wanted>,
-}
-
-impl Default for Fleet {
-    fn default() -> Self {
-        Self::new()
-    }
 }
 
 impl Fleet {
     /// An empty fleet; [`Fleet::run`] fills it.
     #[must_use]
-    pub fn new() -> Self {
-        Self { seen: watch::Sender::new(BTreeMap::new()), wanted: watch::Sender::new(Wanted::default()) }
+    pub fn new(access: Access) -> Self {
+        Self { access, seen: watch::Sender::new(BTreeMap::new()), wanted: watch::Sender::new(Wanted::default()) }
+    }
+
+    /// A client for the Traefik at an address of this fleet.
+    pub fn client(&self, url: &str) -> Result<TraefikClient, ClientError> {
+        let url = url.parse().map_err(|e: url::ParseError| ClientError::Silent(e.to_string()))?;
+        TraefikClient::new(url, &self.access)
+    }
+
+    /// Has every Traefik asked now, and again and again for a while: one of them is about to change.
+    pub fn hurry(&self) {
+        self.wanted.send_modify(|wanted| {
+            wanted.number += 1;
+            wanted.since = Some(Instant::now());
+        });
     }
 
     /// What each Traefik serves, and every change of it.
@@ -179,9 +188,12 @@ impl Fleet {
     /// Holds the latch `traefik` as long as no Traefik can be reached at all. One that is up without our routes counts: they
     /// may be about to come through us.
     pub fn report(self: Arc<Self>, readiness: Readiness) -> impl Future<Output = ()> + Send + 'static {
-        const NONE: &str = "no Traefik has been reached; look at --traefik-api and the log";
+        // Only the address of somebody else's Traefik can be wrong.
+        const OURS: &str = "our Traefik has not been reached; the log has more";
+        const THEIRS: &str = "no Traefik has been reached; look at --traefik-api and the log";
+        let none = if self.access.key.is_some() { OURS } else { THEIRS };
         // At once, not when the task first runs: nobody may find us ready before.
-        readiness.expect(LATCH, NONE);
+        readiness.expect(LATCH, none);
         async move {
             let mut seen = self.seen.subscribe();
             loop {
@@ -194,9 +206,9 @@ impl Fleet {
                 if reached {
                     readiness.release(LATCH);
                 } else if asked {
-                    readiness.hold(LATCH, NONE);
+                    readiness.hold(LATCH, none);
                 } else {
-                    readiness.expect(LATCH, NONE);
+                    readiness.expect(LATCH, none);
                 }
                 if seen.changed().await.is_err() {
                     return;
@@ -206,13 +218,9 @@ impl Fleet {
     }
 
     async fn poll(self: Arc<Self>, url: String) {
-        let client = match url
-            .parse()
-            .map_err(|e: url::ParseError| e.to_string())
-            .and_then(|u| TraefikClient::new(u).map_err(|e| e.to_string()))
-        {
+        let client = match self.client(&url) {
             Ok(client) => client,
-            Err(reason) => return self.update(&url, Status::Silent(reason), Instant::now()),
+            Err(reason) => return self.update(&url, Status::Silent(reason.to_string()), Instant::now()),
         };
         let mut wanted = self.wanted.subscribe();
         loop {

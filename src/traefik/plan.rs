@@ -336,7 +336,11 @@ impl<'a> Planner<'a> {
 
     /// What makes a route's service as it should be.
     fn put_service(&self, name: &str, route: &Route) -> Vec<Edit> {
-        difference(&format!("http/services/{name}/"), self.tree.services.get(name), &service(route))
+        difference(
+            &format!("http/services/{name}/"),
+            self.tree.services.get(name),
+            &self.settings.service(&route.target),
+        )
     }
 
     /// The fields of a route's router.
@@ -348,15 +352,6 @@ impl<'a> Planner<'a> {
         }
         fields
     }
-}
-
-/// The fields of a route's service.
-fn service(route: &Route) -> Vec<(&'static str, String)> {
-    let mut fields = vec![("loadbalancer/servers/0/url", route.target.dial_url().to_owned())];
-    if route.target.has_path() {
-        fields.push(("loadbalancer/servers/0/preservePath", "true".to_owned()));
-    }
-    fields
 }
 
 /// Reads what the plan works on out of the tree, and names the routers that can't be read.

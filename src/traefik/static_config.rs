@@ -4,6 +4,7 @@
 //! stands in this one file, and what depends on its version is written for that version.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use super::version::TraefikVersion;
 
@@ -14,20 +15,85 @@ pub struct StaticConfig {
     pub version: TraefikVersion,
     /// Name and `host:port` of each entry point for users.
     pub entry_points: Vec<(String, String)>,
-    /// Balancers whose `X-Forwarded-*` headers are believed.
-    pub trusted_ips: Vec<String>,
+    /// What holds for all of them.
+    pub public: Public,
     /// Where Traefik's API, ping and metrics listen: for us only.
-    pub private_address: String,
+    pub private: Private,
     /// How long open requests may go on after SIGTERM.
-    pub grace_seconds: u32,
+    pub grace: Duration,
     /// Where the routes come from.
-    pub etcd: EtcdProvider,
+    pub source: Source,
     /// A folder with more dynamic configuration, as Traefik sees it: the default certificate.
     pub dynamic_folder: Option<String>,
     /// `DEBUG`, `INFO`, `WARN` or `ERROR`.
     pub log_level: String,
     /// One JSON object a line.
     pub log_json: bool,
+}
+
+/// What the entry points for users are like.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Public {
+    /// They speak TLS.
+    pub tls: bool,
+    /// Address of one more that sends users to https, and the port that it sends them to.
+    pub redirect: Option<(String, u16)>,
+    /// Whose `X-Forwarded-*` headers are believed.
+    pub trusted: Trusted,
+    /// Balancers that speak the PROXY protocol.
+    pub proxy_protocol_ips: Vec<String>,
+    /// How long a connection may be idle, if it isn't Traefik's default.
+    pub idle_timeout: Option<Duration>,
+    /// Where each request is logged, if anywhere.
+    pub access_log: Option<AccessLog>,
+}
+
+/// Whose `X-Forwarded-*` headers are believed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trusted {
+    /// Everybody's.
+    Everybody,
+    /// Those of these addresses.
+    Ranges(Vec<String>),
+}
+
+impl Default for Trusted {
+    fn default() -> Self {
+        Self::Ranges(Vec::new())
+    }
+}
+
+/// Where requests are logged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AccessLog {
+    /// Beside Traefik's log.
+    Log,
+    /// In this file.
+    File(String),
+}
+
+/// The private entry point.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Private {
+    /// Open to whoever reaches this address.
+    Open(String),
+    /// At this address, and reached by way of routers of the dynamic file that ask for a key.
+    Keyed(String),
+}
+
+/// The name of a private entry point that asks for a key.
+pub const KEYED_ENTRY_POINT: &str = "private";
+
+/// The name of the entry point that sends users to https.
+pub const REDIRECT_ENTRY_POINT: &str = "redirect";
+
+/// Where Traefik's routes come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// It follows etcd.
+    Etcd(EtcdProvider),
+    /// They are pushed to its REST provider.
+    Push,
 }
 
 /// How Traefik reaches etcd.
@@ -87,6 +153,9 @@ impl StaticConfig {
         for (name, address) in &self.entry_points {
             self.public_entry_point(&mut yaml, name, address);
         }
+        if let Some((address, to)) = &self.public.redirect {
+            self.redirect_entry_point(&mut yaml, address, *to);
+        }
         self.private_entry_point(&mut yaml);
         self.providers(&mut yaml);
         yaml
@@ -94,24 +163,25 @@ impl StaticConfig {
 
     fn public_entry_point(&self, yaml: &mut String, name: &str, address: &str) {
         let _ = write!(yaml, "  {}:\n    address: {}\n", quoted(name), quoted(address));
-        let _ = write!(
-            yaml,
-            "    transport:
-      respondingTimeouts:
-        readTimeout: 0s # the default cuts every upload that takes longer than 60 s
-      lifeCycle:
-        graceTimeOut: {}s
+        self.transport(yaml);
+        match &self.public.trusted {
+            Trusted::Everybody => yaml.push_str(
+                "    forwardedHeaders:
+      insecure: true # everybody is believed, as by configurable-http-proxy; narrow it with --trusted-ips
 ",
-            self.grace_seconds
-        );
-        if self.trusted_ips.is_empty() {
-            yaml.push_str(
-                "    # X-Forwarded headers are believed of nobody: else each client could claim an address and https.\n\
-                 \x20   # Behind a balancer that ends TLS, name its addresses with --trusted-ips.\n",
-            );
-        } else {
-            let ranges: Vec<String> = self.trusted_ips.iter().map(|range| quoted(range)).collect();
-            let _ = write!(yaml, "    forwardedHeaders:\n      trustedIPs: [{}]\n", ranges.join(", "));
+            ),
+            Trusted::Ranges(ranges) if ranges.is_empty() => yaml.push_str(
+                "    # X-Forwarded headers are believed of nobody: else each client could claim an address and https.
+    # Behind a balancer that ends TLS, name its addresses with --trusted-ips.
+",
+            ),
+            Trusted::Ranges(ranges) => {
+                let _ = write!(yaml, "    forwardedHeaders:\n      trustedIPs: {}\n", list(ranges));
+            }
+        }
+        if !self.public.proxy_protocol_ips.is_empty() {
+            let ranges = list(&self.public.proxy_protocol_ips);
+            let _ = write!(yaml, "    proxyProtocol:\n      trustedIPs: {ranges}\n");
         }
         yaml.push_str(
             "    http:
@@ -128,65 +198,86 @@ impl StaticConfig {
         for character in ENCODED_CHARACTERS {
             let _ = writeln!(yaml, "        allowEncoded{character}: true");
         }
+        if self.public.tls {
+            yaml.push_str("      tls: {}\n");
+        }
+    }
+
+    fn transport(&self, yaml: &mut String) {
+        let _ = write!(
+            yaml,
+            "    transport:
+      respondingTimeouts:
+        readTimeout: 0s # the default cuts every upload that takes longer than 60 s
+"
+        );
+        if let Some(timeout) = self.public.idle_timeout {
+            let _ = writeln!(yaml, "        idleTimeout: {}ms", timeout.as_millis());
+        }
+        let _ = write!(yaml, "      lifeCycle:\n        graceTimeOut: {}ms\n", self.grace.as_millis());
+    }
+
+    fn redirect_entry_point(&self, yaml: &mut String, address: &str, to: u16) {
+        let _ = write!(yaml, "  {REDIRECT_ENTRY_POINT}:\n    address: {}\n", quoted(address));
+        self.transport(yaml);
+        let _ = write!(
+            yaml,
+            "    http:
+      redirections:
+        entryPoint:
+          to: \":{to}\"
+          scheme: https
+          permanent: true
+"
+        );
+        if self.version >= TraefikVersion::ALIAS_HEADERS {
+            yaml.push_str("      aliasHeadersStrategy: keep\n");
+        }
     }
 
     fn private_entry_point(&self, yaml: &mut String) {
+        let (name, address, comment) = match &self.private {
+            Private::Open(address) => {
+                ("traefik", address, "without a password: only Pointsman and probes may reach this address")
+            }
+            Private::Keyed(address) => (KEYED_ENTRY_POINT, address, "for whoever knows the key of the dynamic file"),
+        };
         let _ = write!(
             yaml,
-            "  # Traefik's API, ping and metrics, without a password: only Pointsman and probes may reach this address.
-  traefik:
-    address: {}
-",
-            quoted(&self.private_address)
+            "  # Traefik's API, ping and metrics, {comment}.\n  {name}:\n    address: {}\n",
+            quoted(address)
         );
         if self.version >= TraefikVersion::ALIAS_HEADERS {
             yaml.push_str("    http:\n      aliasHeadersStrategy: keep\n");
         }
+        let keyed = matches!(self.private, Private::Keyed(_));
+        yaml.push_str(if keyed {
+            "\napi:\n  dashboard: false\nping:\n  manualRouting: true\nmetrics:\n  prometheus:\n    manualRouting: true\n"
+        } else {
+            "\napi:\n  insecure: true # on the entry point named traefik\n  dashboard: false\nping: {}\nmetrics:\n  prometheus:\n"
+        });
         yaml.push_str(
-            "
-api:
-  insecure: true # on the entry point named traefik
-  dashboard: false
-ping: {}
-metrics:
-  prometheus:
-    addEntryPointsLabels: false
+            "    addEntryPointsLabels: false
     addServicesLabels: false
     addRoutersLabels: true
     buckets: [1]
 
 ",
         );
+        match &self.public.access_log {
+            None => {}
+            Some(AccessLog::Log) => yaml.push_str("accessLog: {}\n\n"),
+            Some(AccessLog::File(path)) => {
+                let _ = write!(yaml, "accessLog:\n  filePath: {}\n\n", quoted(path));
+            }
+        }
     }
 
     fn providers(&self, yaml: &mut String) {
-        let endpoints: Vec<String> = self.etcd.endpoints.iter().map(|endpoint| quoted(endpoint)).collect();
-        let _ = write!(
-            yaml,
-            "providers:
-  providersThrottleDuration: 0s # Pointsman gathers changes itself
-  etcd:
-    endpoints: [{}]
-    rootKey: {}
-",
-            endpoints.join(", "),
-            quoted(&self.etcd.root_key)
-        );
-        if let Some((user, password)) = &self.etcd.login {
-            let _ = writeln!(yaml, "    username: {}", quoted(user));
-            match password {
-                Password::Text(password) => {
-                    let _ = writeln!(yaml, "    password: {}", quoted(password));
-                }
-                Password::Placeholder => yaml.push_str("    password: \"\" # fill in; traefik-config --dir does it\n"),
-            }
-        }
-        if let Some(tls) = &self.etcd.tls {
-            yaml.push_str("    tls:\n      insecureSkipVerify: false\n");
-            let files = tls.pair.as_ref().map(|(cert, key)| [("cert", cert), ("key", key)]);
-            for (name, path) in tls.ca.iter().map(|ca| ("ca", ca)).chain(files.into_iter().flatten()) {
-                let _ = writeln!(yaml, "      {name}: {}", quoted(path));
-            }
+        yaml.push_str("providers:\n  providersThrottleDuration: 0s # Pointsman gathers changes itself\n");
+        match &self.source {
+            Source::Etcd(etcd) => etcd.write(yaml),
+            Source::Push => yaml.push_str("  rest: {} # Pointsman sends the routes\n"),
         }
         match &self.dynamic_folder {
             Some(folder) => {
@@ -200,22 +291,43 @@ metrics:
     }
 }
 
-/// The dynamic configuration that names the default certificate, by its paths as Traefik sees them.
-#[must_use]
-pub fn certificate_yaml(certificate: &str, key: &str) -> String {
-    format!(
-        "# The certificate for whoever asks for no other, written by pointsman traefik-config.\n\
-         tls:\n  stores:\n    default:\n      defaultCertificate:\n        certFile: {}\n        keyFile: {}\n",
-        quoted(certificate),
-        quoted(key)
-    )
+impl EtcdProvider {
+    fn write(&self, yaml: &mut String) {
+        let _ = write!(
+            yaml,
+            "  etcd:\n    endpoints: {}\n    rootKey: {}\n",
+            list(&self.endpoints),
+            quoted(&self.root_key)
+        );
+        if let Some((user, password)) = &self.login {
+            let _ = writeln!(yaml, "    username: {}", quoted(user));
+            match password {
+                Password::Text(password) => {
+                    let _ = writeln!(yaml, "    password: {}", quoted(password));
+                }
+                Password::Placeholder => yaml.push_str("    password: \"\" # fill in; traefik-config --dir does it\n"),
+            }
+        }
+        if let Some(tls) = &self.tls {
+            yaml.push_str("    tls:\n      insecureSkipVerify: false\n");
+            let files = tls.pair.as_ref().map(|(cert, key)| [("cert", cert), ("key", key)]);
+            for (name, path) in tls.ca.iter().map(|ca| ("ca", ca)).chain(files.into_iter().flatten()) {
+                let _ = writeln!(yaml, "      {name}: {}", quoted(path));
+            }
+        }
+    }
 }
 
 const ENCODED_CHARACTERS: [&str; 7] =
     ["Slash", "BackSlash", "NullCharacter", "Semicolon", "Percent", "QuestionMark", "Hash"];
 
+fn list(texts: &[String]) -> String {
+    let texts: Vec<String> = texts.iter().map(|text| quoted(text)).collect();
+    format!("[{}]", texts.join(", "))
+}
+
 /// Every JSON text is a YAML text, so nothing in it can become syntax.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 

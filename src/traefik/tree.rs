@@ -16,6 +16,8 @@ pub struct Tree {
     pub routers: BTreeMap<Box<str>, Fields>,
     /// Services of routes, by name.
     pub services: BTreeMap<Box<str>, Fields>,
+    /// Middlewares of single routes, by name.
+    pub middlewares: BTreeMap<Box<str>, Fields>,
     /// The keys of the fixed part, relative to the root key, without the marker.
     pub fixed: BTreeMap<String, String>,
     /// Keys under the root key that are none of ours.
@@ -26,10 +28,12 @@ pub struct Tree {
     pub marker_revision: i64,
 }
 
-/// One router or service of ours that a key belongs to, and the field.
-enum Place<'a> {
-    Router(&'a str, &'a str),
-    Service(&'a str, &'a str),
+/// What a name of ours may stand for; a key belongs to one, and is one of its fields.
+#[derive(Clone, Copy)]
+enum Entity {
+    Router,
+    Service,
+    Middleware,
 }
 
 impl Tree {
@@ -41,8 +45,7 @@ impl Tree {
             return;
         }
         match place(key) {
-            Some(Place::Router(name, field)) => set(self.routers.entry(name.into()).or_default(), field, value),
-            Some(Place::Service(name, field)) => set(self.services.entry(name.into()).or_default(), field, value),
+            Some((entity, name, field)) => set(self.entities(entity).entry(name.into()).or_default(), field, value),
             None if Settings::owns(key) => drop(self.fixed.insert(key.to_owned(), value.to_owned())),
             None => drop(self.foreign.insert(key.to_owned(), value.to_owned())),
         }
@@ -55,13 +58,19 @@ impl Tree {
             self.marker_revision = 0;
             return;
         }
-        match place(key) {
-            Some(Place::Router(name, field)) => unset(&mut self.routers, name, field),
-            Some(Place::Service(name, field)) => unset(&mut self.services, name, field),
-            None => {
-                self.fixed.remove(key);
-                self.foreign.remove(key);
-            }
+        if let Some((entity, name, field)) = place(key) {
+            unset(self.entities(entity), name, field);
+        } else {
+            self.fixed.remove(key);
+            self.foreign.remove(key);
+        }
+    }
+
+    fn entities(&mut self, entity: Entity) -> &mut BTreeMap<Box<str>, Fields> {
+        match entity {
+            Entity::Router => &mut self.routers,
+            Entity::Service => &mut self.services,
+            Entity::Middleware => &mut self.middlewares,
         }
     }
 
@@ -87,19 +96,16 @@ pub fn field<'a>(fields: &'a Fields, name: &str) -> Option<&'a str> {
     fields.iter().find(|(field, _)| &**field == name).map(|(_, value)| &**value)
 }
 
-fn place(key: &str) -> Option<Place<'_>> {
-    let rest = key.strip_prefix("http/")?;
-    let (routers, rest) = match rest.strip_prefix("routers/") {
-        Some(rest) => (true, rest),
-        None => (false, rest.strip_prefix("services/")?),
-    };
+fn place(key: &str) -> Option<(Entity, &str, &str)> {
+    let (kind, rest) = key.strip_prefix("http/")?.split_once('/')?;
     let (name, field) = rest.split_once('/')?;
-    match (routers, name::kind(name)) {
+    match (kind, name::kind(name)) {
         (_, Kind::Other) => None,
         _ if name == name::ROOT => None,
-        (true, _) => Some(Place::Router(name, field)),
-        (false, Kind::Route) => Some(Place::Service(name, field)),
-        (false, _) => None,
+        ("routers", _) => Some((Entity::Router, name, field)),
+        ("services", Kind::Route) => Some((Entity::Service, name, field)),
+        ("middlewares", Kind::Route) => Some((Entity::Middleware, name, field)),
+        _ => None,
     }
 }
 

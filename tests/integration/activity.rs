@@ -18,7 +18,7 @@ use pointsman::route::record::RecordKeys;
 use pointsman::route::{RouteData, RouteSpec, Target};
 use pointsman::store::SharedStore;
 use pointsman::traefik::bucket::Sizes;
-use pointsman::traefik::client::TraefikClient;
+use pointsman::traefik::client::Access;
 use pointsman::traefik::fixed;
 use pointsman::traefik::fleet::{Fleet, Source};
 use pointsman::traefik::rule::Space;
@@ -56,7 +56,7 @@ impl Replica {
     }
 
     fn start_as(apis: &[String], store: SharedStore, looks: Settings) -> Self {
-        let (lifecycle, readiness, fleet) = (Lifecycle::new(), Readiness::new(), Arc::new(Fleet::new()));
+        let (lifecycle, readiness, fleet) = (Lifecycle::new(), Readiness::new(), Arc::new(Fleet::new(Access::etcd())));
         let sources = apis.iter().map(|api| Source::Url(api.parse().expect("a URL"))).collect();
         let (stopping, run) = (lifecycle.stopping(), fleet.clone().run(sources));
         lifecycle.spawn("fleet", async move {
@@ -67,6 +67,8 @@ impl Replica {
             entry_points: vec!["web".into()],
             space: Space::Paths,
             pages_url: None,
+            middlewares: Vec::new(),
+            servers: fixed::Servers::default(),
         };
         let settings = control::Settings {
             records: RecordKeys::new("pointsman"),
@@ -74,20 +76,13 @@ impl Replica {
             sizes: Sizes::default(),
             routes_max: 100,
             adopt_layout: false,
+            deliver: false,
         };
         let clock = Arc::new(SystemClock);
         let control =
             ControlPlane::start(&lifecycle, &readiness, clock.clone(), store.clone(), fleet.clone(), settings);
         let table = control.clone();
-        let activity = Activity::start(
-            &lifecycle,
-            clock,
-            store,
-            fleet,
-            Arc::new(move || table.table()),
-            Arc::new(|url| TraefikClient::new(url.parse().expect("a URL"))),
-            looks,
-        );
+        let activity = Activity::start(&lifecycle, clock, store, fleet, Arc::new(move || table.table()), looks);
         Self { control, activity, lifecycle }
     }
 

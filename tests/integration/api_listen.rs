@@ -131,7 +131,7 @@ async fn listening_ends_with_the_lifecycle_only() {
     let lifecycle = Lifecycle::new();
     let listener = Listener::bind(FLAGS, "127.0.0.1", 0, Limits::default()).await.expect("listens");
     let address = listener.addresses()[0];
-    let pages = pointsman::api::pages::router(None).expect("usable");
+    let pages = pointsman::api::pages::router(&pointsman::api::pages::PagesSettings::default()).expect("usable");
     lifecycle.spawn_front("pages", listener.serve("pages", pages, lifecycle.draining()));
     // Connections that go away without a word are no reason to end.
     for _ in 0..50 {

@@ -1,14 +1,17 @@
 //! The pages that Traefik fetches: the health answer, and error pages.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
+use pointsman::api::listen::tls::{Tls, TlsSettings};
 use pointsman::api::listen::{Limits, Listener};
-use pointsman::api::pages;
+use pointsman::api::pages::{self, PagesSettings, PagesTls};
 use pointsman::lifecycle::Lifecycle;
 use rstest::rstest;
 
 use crate::support::api::request;
+use crate::support::certificates::Authority;
 use crate::support::http::{Reply, Server, ask, response};
 
 struct Pages {
@@ -25,7 +28,11 @@ impl Drop for Pages {
 impl Pages {
     async fn start(error_target: Option<&str>) -> Self {
         let error_target = error_target.map(|url| url.parse().expect("a URL"));
-        let router = pages::router(error_target.as_ref()).expect("usable");
+        Self::start_with(PagesSettings { error_target, ..PagesSettings::default() }).await
+    }
+
+    async fn start_with(settings: PagesSettings) -> Self {
+        let router = pages::router(&settings).expect("usable");
         let lifecycle = Lifecycle::new();
         let listener =
             Listener::bind("--pages-ip, --pages-port", "127.0.0.1", 0, Limits::default()).await.expect("listens");
@@ -154,6 +161,167 @@ async fn without_an_answer_there_is_our_own_page() {
     let endless = Server::start(|_| Some(response(200, "", vec![b'x'; 1024 * 1024 + 1]))).await;
     let pages = Pages::start(Some(&format!("http://{}/", endless.address))).await;
     assert_plain(&pages.get("/error/404").await, 404, "Not found");
+}
+
+#[tokio::test]
+async fn a_proxy_without_routes_says_so_and_looks_again() {
+    let pages = Pages::start(None).await;
+    for method in ["GET", "HEAD", "POST"] {
+        let reply = ask(pages.address, request(&format!("{method} /starting?url=%2Fsecret"), "", "")).await;
+        assert_eq!((reply.status, reply.header("retry-after")), (503, Some("1")), "{reply:?}");
+        assert_safe(&reply);
+        assert_eq!(reply.body.contains("http-equiv=\"refresh\" content=\"2\""), method != "HEAD", "{reply:?}");
+        assert!(!reply.body.contains("secret"));
+    }
+}
+
+/// A folder of pages, inside another one that has a secret.
+fn folder_of_pages() -> tempfile::TempDir {
+    let outer = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(outer.path().join("pages")).expect("a folder");
+    std::fs::write(outer.path().join("secret.html"), "secret").expect("a file");
+    outer
+}
+
+async fn with_folder(folder: &Path) -> Pages {
+    Pages::start_with(PagesSettings { error_path: Some(folder.to_owned()), ..PagesSettings::default() }).await
+}
+
+#[tokio::test]
+async fn pages_of_a_folder() {
+    let outer = folder_of_pages();
+    let folder = outer.path().join("pages");
+    let pages = with_folder(&folder).await;
+    assert_plain(&pages.get("/error/404").await, 404, "Not found");
+    std::fs::write(folder.join("error.html"), "<p>any").expect("a file");
+    std::fs::write(folder.join("404.html"), "<p>four").expect("a file");
+    for (path, status, body) in [
+        ("/error/404?url=%2Fx", 404, "<p>four"),
+        ("/error/503?url=%2Fx", 503, "<p>any"),
+        ("/error/500?url=%2F..%2Fsecret", 500, "<p>any"),
+    ] {
+        let reply = pages.get(path).await;
+        assert_eq!((reply.status, reply.body.as_str()), (status, body));
+        assert_eq!(reply.header("content-type"), Some("text/html"), "as from configurable-http-proxy");
+        assert_safe(&reply);
+    }
+    let head = ask(pages.address, request("HEAD /error/404", "", "")).await;
+    assert_eq!((head.status, head.body.as_str(), head.header("content-length")), (404, "", Some("7")));
+    // It is read at each request.
+    std::fs::write(folder.join("404.html"), "<p>new").expect("a file");
+    assert_eq!(pages.get("/error/404").await.body, "<p>new");
+}
+
+#[tokio::test]
+async fn nothing_outside_the_folder_and_nothing_endless_is_shown() {
+    let outer = folder_of_pages();
+    let folder = outer.path().join("pages");
+    let link = |target: &str, name: &str| {
+        let _ = std::fs::remove_file(folder.join(name));
+        std::os::unix::fs::symlink(target, folder.join(name)).expect("a link");
+    };
+    let pages = with_folder(&folder).await;
+    link("../secret.html", "404.html");
+    assert_plain(&pages.get("/error/404").await, 404, "Not found");
+    link("/dev/zero", "404.html");
+    assert_plain(&pages.get("/error/404").await, 404, "Not found");
+    std::fs::remove_file(folder.join("404.html")).expect("removed");
+    std::fs::write(folder.join("404.html"), vec![b'x'; 1024 * 1024 + 1]).expect("a file");
+    assert_plain(&pages.get("/error/404").await, 404, "Not found");
+    for path in ["/error/..%2Fsecret", "/error/../secret.html", "/error/%2e%2e", "/error/404.html"] {
+        assert_ne!(pages.get(path).await.body, "secret");
+    }
+    // So a mounted ConfigMap looks: links, but all inside.
+    std::fs::create_dir(folder.join("..2026")).expect("a folder");
+    std::fs::write(folder.join("..2026/404.html"), "mounted").expect("a file");
+    link("..2026", "..data");
+    link("..data/404.html", "404.html");
+    assert_eq!(pages.get("/error/404").await.body, "mounted");
+}
+
+#[test]
+fn a_folder_that_is_not_there_is_an_error() {
+    for path in ["/nonexistent/pages", "/dev/null"] {
+        let settings = PagesSettings { error_path: Some(path.into()), ..PagesSettings::default() };
+        let error = pages::router(&settings).expect_err("no folder").to_string();
+        assert!(error.starts_with("--error-path can't be used: ") && error.contains(path), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn an_error_target_with_https_sees_our_certificate_and_must_show_a_good_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (ours, theirs) = (Authority::new("ours", folder.path()), Authority::new("theirs", folder.path()));
+    let server = theirs.sign("hub");
+    let asks = TlsSettings {
+        ca: Some(ours.file.clone()),
+        request_cert: true,
+        ..TlsSettings::new("--test", server.key.clone(), server.cert.clone())
+    };
+    let hub = axum::Router::new().fallback(|request: axum::extract::Request| async move { request.uri().to_string() });
+    let listener = Listener::bind("--test", "127.0.0.1", 0, Limits::default()).await.expect("listens");
+    let listener = listener.with_tls(Tls::new(asks).expect("usable"));
+    let url = format!("https://127.0.0.1:{}/hub/error", listener.addresses()[0].port());
+    let lifecycle = Lifecycle::new();
+    lifecycle.spawn_front("hub", listener.serve("hub", hub, lifecycle.draining()));
+
+    let (client, stranger) = (ours.sign("proxy"), theirs.sign("stranger"));
+    let bundle = folder.path().join("bundle.pem");
+    std::fs::copy(&theirs.file, &bundle).expect("copied");
+    let tls = PagesTls { ca: Some(bundle.clone()), cert: Some(client.cert.clone()), key: Some(client.key.clone()) };
+    let start = |tls: PagesTls| {
+        let error_target = Some(url.parse().expect("a URL"));
+        Pages::start_with(PagesSettings { error_target, tls, ..PagesSettings::default() })
+    };
+    let asked = "/hub/error/503?url=%2Fx%3Fy";
+    let good = start(tls.clone()).await;
+    let reply = good.get("/error/503?url=%2Fx%3Fy").await;
+    assert_eq!((reply.status, reply.body.as_str()), (503, asked));
+
+    let without = start(PagesTls { cert: None, key: None, ..tls.clone() }).await;
+    assert_plain(&without.get("/error/503").await, 503, "Server not reachable");
+    let as_stranger = PagesTls { cert: Some(stranger.cert), key: Some(stranger.key), ..tls.clone() };
+    assert_plain(&start(as_stranger).await.get("/error/503").await, 503, "Server not reachable");
+    let trusting_nobody = start(PagesTls { ca: Some(ours.file.clone()), ..tls.clone() }).await;
+    assert_plain(&trusting_nobody.get("/error/503").await, 503, "Server not reachable");
+
+    // Files that change are used without a restart; ones that can't be used are not.
+    std::fs::copy(&ours.file, &bundle).expect("copied");
+    assert_plain(&good.get("/error/503").await, 503, "Server not reachable");
+    std::fs::copy(&theirs.file, &bundle).expect("copied");
+    assert_eq!(good.get("/error/503?url=%2Fx%3Fy").await.body, asked);
+    std::fs::write(&bundle, "junk").expect("a file");
+    assert_eq!(good.get("/error/503?url=%2Fx%3Fy").await.body, asked);
+    lifecycle.stop();
+}
+
+#[test]
+fn files_of_the_client_side_that_are_no_good_are_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let authority = Authority::new("a", folder.path());
+    let (pair, other) = (authority.sign("pair"), authority.sign("other"));
+    let junk = folder.path().join("junk.pem");
+    std::fs::write(&junk, "junk").expect("a file");
+    for (tls, setting, says) in [
+        (
+            PagesTls { ca: Some("/nonexistent.pem".into()), ..PagesTls::default() },
+            "--client-ssl-ca",
+            "/nonexistent.pem",
+        ),
+        (PagesTls { ca: Some(junk.clone()), ..PagesTls::default() }, "--client-ssl-ca", "no certificate"),
+        (PagesTls { cert: Some(pair.cert.clone()), ..PagesTls::default() }, "--client-ssl-cert", "--client-ssl-key"),
+        (PagesTls { key: Some(pair.key.clone()), ..PagesTls::default() }, "--client-ssl-key", "--client-ssl-cert"),
+        (
+            PagesTls { ca: None, cert: Some(other.cert), key: Some(pair.key.clone()) },
+            "--client-ssl-cert",
+            "does not belong",
+        ),
+    ] {
+        let error_target = Some("https://127.0.0.1:1/".parse().expect("a URL"));
+        let settings = PagesSettings { error_target, tls, ..PagesSettings::default() };
+        let error = pages::router(&settings).expect_err("unusable").to_string();
+        assert!(error.starts_with(setting) && error.contains(says), "{error}");
+    }
 }
 
 #[test]

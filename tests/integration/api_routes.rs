@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use pointsman::api::ApiSettings;
 use rstest::rstest;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::support::api::Api;
+use crate::support::api::{Api, Setup};
 
 const TARGET: &str = r#"{"target":"http://127.0.0.1:8888"}"#;
 
@@ -201,7 +202,10 @@ async fn json_without_a_target(#[case] body: &str) {
 #[case("", "not a URL")]
 #[case("ftp://host:1", "'ftp'")]
 #[case("ws://host:1", "'ws'")]
-#[case("http+unix://%2Frun%2Fx.sock", "Unix socket")]
+#[case("http+unix://%2Frun%2Fx.sock", "a Unix socket, which can be reached only where Pointsman runs Traefik itself")]
+#[case("unix+http://%2Frun%2Fx.sock", "without --etcd-endpoints")]
+#[case("http+unix://run%2Fx.sock", "no absolute path")]
+#[case("http+unix://", "percent-encode it")]
 #[case("http:///path", "no host")]
 #[case("http://user:hunter2@host:1", "user name or password")]
 #[case("http://host:1\nX: y", "'\\n'")]
@@ -216,6 +220,19 @@ async fn a_target_that_cant_be_served_is_refused_with_a_sentence(#[case] target:
     assert_eq!((reply.status, reply.body.contains(says)), (400, true), "{target:?}: {reply:?}");
     assert!(!reply.body.contains("hunter2"));
     assert_eq!(api.keys().await, ["/good"]);
+}
+
+#[rstest]
+#[case("http+unix://%2Frun%2Fuser%2F1000%2Fserver.sock")]
+#[case("unix+http://%2frun%2fx.sock/")]
+#[tokio::test]
+async fn a_unix_socket_is_a_target_where_it_can_be_reached(#[case] target: &str) {
+    let settings = ApiSettings { unix_targets: true, ..ApiSettings::default() };
+    let api = Api::start_with(Setup { settings, ..Setup::default() }).await;
+    api.add("/a", target).await;
+    assert_eq!(api.table().await, json!({"/a": {"target": target}}));
+    let reply = api.call("POST /api/routes/b", r#"{"target":"http+unix:///run/x.sock"}"#).await;
+    assert_eq!((reply.status, reply.body.contains("http+unix://%2Frun%2Fserver.sock")), (400, true), "{reply:?}");
 }
 
 #[rstest]

@@ -123,9 +123,11 @@ async fn an_early_answer_reaches_a_client_that_is_still_sending() {
     let world = World::new();
     let (api, _) = start(world.settings()).await;
     let mut connection = Connection::over(Client::of(&world).connect(api.address).await.expect("connects"));
-    let body = "x".repeat(2 * 1024 * 1024);
-    let head = "Authorization: token wrong\r\n";
-    connection.send(request("POST /api/routes/a", head, &body)).await;
+    connection.send("POST /api/routes/a HTTP/1.1\r\nHost: a\r\nContent-Length: 200000000\r\n\r\n").await;
+    for i in 0..20 {
+        connection.try_send(vec![b'x'; 100_000]).await.unwrap_or_else(|error| panic!("after {i} parts: {error}"));
+        tokio::task::yield_now().await;
+    }
     assert_eq!(connection.reply().await.status, 403);
 }
 

@@ -20,7 +20,7 @@ async fn serve(path: &Path) -> Lifecycle {
     let lifecycle = Lifecycle::new();
     let listener = bind(path).await.expect("listens");
     assert!(listener.addresses().is_empty());
-    let router = pages::router(None).expect("usable");
+    let router = pages::router(&pages::PagesSettings::default()).expect("usable");
     lifecycle.spawn_front("api", listener.serve("api", router, lifecycle.draining()));
     lifecycle
 }

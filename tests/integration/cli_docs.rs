@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use pointsman::config::settings::{Group, Kind, MISSING, SETTINGS};
+use pointsman::config::settings::{Group, Kind, REFUSED, SETTINGS};
 
 const BEGIN: &str = "<!-- settings: written by tests/integration/cli_docs.rs -->\n";
 const END: &str = "<!-- end of settings -->\n";
@@ -27,13 +27,21 @@ fn settings() -> String {
     for group in Group::ALL {
         let _ = write!(page, "\n### {}\n\n| Setting | Default | Meaning |\n|---|---|---|\n", group.heading());
         for setting in SETTINGS.iter().filter(|setting| setting.group == group) {
-            let many = if setting.kind == Kind::List { " (list)" } else { "" };
+            let many = match setting.kind {
+                Kind::List => " (list)",
+                Kind::Repeated => " (repeated)",
+                Kind::One | Kind::Switch => "",
+            };
             let default = setting.default.unwrap_or(if setting.kind == Kind::Switch { "false" } else { "" });
-            let _ = writeln!(page, "| `{}`{many} | {default} | {} |", setting.name, setting.help);
+            let _ =
+                writeln!(page, "| `{}`{many} | {default} | {}{} |", setting.name, setting.help, setting.scope.words());
         }
     }
     page.push_str("\n### Settings of configurable-http-proxy that are refused by name\n\n");
-    let names: Vec<String> = MISSING.iter().map(|missing| format!("`--{}`", missing.name)).collect();
-    let _ = write!(page, "{}\n\n", names.join(", "));
+    page.push_str("| Setting | Why, and what to do |\n|---|---|\n");
+    for refused in REFUSED {
+        let _ = writeln!(page, "| `{}` | {}. |", refused.name, refused.why);
+    }
+    page.push('\n');
     page
 }

@@ -13,6 +13,7 @@ use pointsman::route::{Route, RouteData, RouteSpec, Target};
 use pointsman::store::memory::MemoryStore;
 use pointsman::store::{Guard, Op, SharedStore, Store, Txn, TxnLimits};
 use pointsman::traefik::bucket::Sizes;
+use pointsman::traefik::client::Access;
 use pointsman::traefik::fixed;
 use pointsman::traefik::fleet::{Fleet, Source};
 use pointsman::traefik::marker::Marker;
@@ -45,15 +46,18 @@ fn settings(entry_point: &str) -> Settings {
             entry_points: vec![entry_point.into()],
             space: Space::Paths,
             pages_url: None,
+            middlewares: Vec::new(),
+            servers: fixed::Servers::default(),
         },
         sizes: Sizes { split_above: 10, split_down_to: 5, merge_below: 4, group_min: 2 },
         routes_max: 100,
         adopt_layout: false,
+        deliver: false,
     }
 }
 
 fn replica_with(store: SharedStore, traefiks: &[&FakeTraefik], settings: Settings) -> Replica {
-    let (lifecycle, readiness, fleet) = (Lifecycle::new(), Readiness::new(), Arc::new(Fleet::new()));
+    let (lifecycle, readiness, fleet) = (Lifecycle::new(), Readiness::new(), Arc::new(Fleet::new(Access::etcd())));
     let sources = traefiks.iter().map(|t| Source::Url(t.url.clone())).collect();
     let stopping = lifecycle.stopping();
     let run = fleet.clone().run(sources);

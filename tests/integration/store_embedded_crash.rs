@@ -82,6 +82,12 @@ impl Drop for Writer {
     }
 }
 
+/// Lets the files of a process grow as far as it likes from now on.
+fn lift_limit(pid: u32) {
+    let lifted = Command::new("prlimit").args(["--pid", &pid.to_string(), "--fsize=unlimited"]).status();
+    assert!(lifted.is_ok_and(|status| status.success()), "prlimit, of util-linux");
+}
+
 type State = BTreeMap<String, (Vec<u8>, Revision)>;
 
 /// The transaction that leads to a revision, whoever makes it: some puts, and sometimes a delete.
@@ -185,7 +191,7 @@ async fn what_was_acknowledged_outlives_a_killed_writer() {
 fn damage(file: &mut Vec<u8>) -> String {
     let at = usize::try_from(random() % file.len() as u64).expect("small");
     // Half of the time near the beginning, where the file says what it is.
-    let at = if random() % 2 == 0 { at } else { at % 8192 };
+    let at = if random().is_multiple_of(2) { at } else { at % 8192 };
     match random() % 5 {
         0 => {
             let len = at / 4096 * 4096;
@@ -215,10 +221,16 @@ fn damage(file: &mut Vec<u8>) -> String {
     }
 }
 
+/// The file of a folder, and what stands in its lock.
+fn files(folder: &Path) -> (Vec<u8>, Vec<u8>) {
+    (fs::read(database(folder)).expect("a file"), fs::read(folder.join("lock")).expect("a file"))
+}
+
 /// Opens a file: either exactly this is in it, or it is refused by name.
-async fn is_right_or_refused(file: &[u8], expected: &Listing, what: &str) -> bool {
+async fn is_right_or_refused(file: &[u8], lock: &[u8], expected: &Listing, what: &str) -> bool {
     let folder = tempfile::tempdir().expect("a folder");
     fs::write(database(folder.path()), file).expect("a file");
+    fs::write(folder.path().join("lock"), lock).expect("a file");
     match try_open(folder.path()).await {
         Ok(store) => {
             let found = store.list("").await.expect("a listing");
@@ -242,17 +254,71 @@ async fn a_damaged_file_is_refused_or_right() {
     let (folder, store) = folder_at(300).await;
     let expected = store.list("").await.unwrap();
     assert_eq!(state_of(expected.clone()), state_at(300));
-    let killed = fs::read(database(folder.path())).unwrap();
+    let killed = files(folder.path());
     drop(store);
-    let closed = fs::read(database(folder.path())).unwrap();
+    let closed = files(folder.path());
     let mut opened = 0;
-    for (kind, good) in [("killed", &killed), ("closed", &closed)] {
-        assert!(is_right_or_refused(good, &expected, kind).await, "a good file opens");
-        for _ in 0..400 {
+    for (kind, (good, lock)) in [("killed", &killed), ("closed", &closed)] {
+        assert!(is_right_or_refused(good, lock, &expected, kind).await, "a good file opens");
+        for _ in 0..250 {
             let mut file = good.clone();
             let what = format!("{kind}, {}", damage(&mut file));
-            opened += usize::from(is_right_or_refused(&file, &expected, &what).await);
+            opened += usize::from(is_right_or_refused(&file, lock, &expected, &what).await);
+        }
+        // The flags of the file, one of which says which of its two last states is the newer one.
+        for bit in 0..8 {
+            let mut file = good.clone();
+            file[9] ^= 1 << bit;
+            is_right_or_refused(&file, lock, &expected, &format!("{kind}, flag {bit}")).await;
         }
     }
-    assert!((1..800).contains(&opened), "{opened} of 800 files were opened");
+    assert!((1..500).contains(&opened), "{opened} of 500 files were opened");
+}
+
+/// What a writer on a full disk does: fills it, sees that nothing has changed, and goes on when there is room.
+async fn write_until_full_and_on(folder: &Path) {
+    let store = open(folder).await;
+    let big = |n: usize| Op::Put { key: format!("k/{n}"), value: vec![b'x'; 50_000] };
+    let mut written = 0;
+    let refused = loop {
+        match store.commit(Txn { guards: Vec::new(), ops: vec![big(written)] }).await {
+            Ok(_) => written += 1,
+            Err(refused) => break refused,
+        }
+        assert!(written < 1000, "the limit is not in force");
+    };
+    assert!(matches!(refused, StoreError::Unavailable(_)), "{refused}");
+    assert!(refused.to_string().contains("routes.redb can't be written: "), "{refused}");
+    let before = store.list("").await.expect("a listing");
+    assert_eq!(before.entries.len(), written);
+    let again = store.commit(Txn { guards: Vec::new(), ops: vec![big(written)] }).await;
+    assert!(matches!(again, Err(StoreError::Unavailable(_))), "{again:?}");
+    assert_eq!(store.list("").await.expect("a listing"), before);
+    say(&format!("full {written}"));
+    std::io::stdin().read_line(&mut String::new()).expect("a word");
+    for at in written..written + 20 {
+        let commit = store.commit(Txn { guards: Vec::new(), ops: vec![big(at)] }).await.expect("there is room");
+        assert_eq!(commit, Commit::Done(before.revision + 1 + i64::try_from(at - written).expect("small")));
+    }
+    say("done");
+}
+
+/// A file that may not grow stands for a full disk: the same calls fail, and no right is needed to arrange it.
+#[tokio::test]
+async fn a_full_disk_refuses_commits_and_harms_nothing() {
+    if let Some(folder) = writers_folder() {
+        return write_until_full_and_on(&folder).await;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let limited = ["env", "--ignore-signal=XFSZ", "prlimit", "--fsize=1000000:unlimited", "--"];
+    let mut writer = Writer::start("a_full_disk_refuses_commits_and_harms_nothing", folder.path(), &limited);
+    let written: usize = writer.hears("full").expect("a disk that gets full").parse().expect("a number");
+    assert!(written > 3, "full after {written}");
+    let held = try_open(folder.path()).await.expect_err("the writer has the folder");
+    assert!(matches!(held, OpenError::Held { pid, .. } if pid == Some(writer.child.id())), "{held}");
+    lift_limit(writer.child.id());
+    writer.child.stdin.take().expect("a pipe").write_all(b"go on\n").expect("somebody who listens");
+    writer.hears("done").expect("a writer that goes on");
+    writer.child.wait().expect("a child of ours");
+    assert_eq!(open(folder.path()).await.list("").await.unwrap().entries.len(), written + 20);
 }

@@ -8,6 +8,7 @@ use pointsman::route::{Route, RouteData, RouteSpec, RouteTable, Target};
 use pointsman::store::etcd::EtcdStore;
 use pointsman::store::{Op, Store, Txn};
 use pointsman::traefik::bucket::Sizes;
+use pointsman::traefik::fixed::Servers;
 use pointsman::traefik::fixed::{MARKER_HEADER, MARKER_KEY, SENTINEL_PATH, Settings};
 use pointsman::traefik::marker::{LAYOUT, Marker};
 use pointsman::traefik::plan::{self, Edit, Limits, Step};
@@ -63,8 +64,14 @@ impl World {
         );
         assert_eq!(written.code, 0, "{}", written.stderr);
         let store = etcd.store().await;
-        let settings =
-            Settings { root_key: "traefik".into(), entry_points: vec!["web".into()], space, pages_url: None };
+        let settings = Settings {
+            root_key: "traefik".into(),
+            entry_points: vec!["web".into()],
+            space,
+            pages_url: None,
+            middlewares: Vec::new(),
+            servers: Servers::default(),
+        };
         // Something must be there, or Traefik asks again at ever longer intervals.
         let marker = Op::Put { key: format!("traefik/{MARKER_KEY}"), value: b"1.d.e.0".to_vec() };
         store.commit(Txn { guards: vec![], ops: vec![marker] }).await.expect("written");

@@ -12,13 +12,14 @@ use rustls::server::{Acceptor, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::{debug, info, warn};
 
 use super::super::files::Stamp;
-use files::Pair;
+use crate::telemetry::seldom::Seldom;
+pub(in crate::api) use files::Pair;
 
 /// How long a client may take from its connection to the end of the handshake.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
@@ -76,6 +77,11 @@ impl FromStr for Protocols {
             _ => Err(format!("'{text}' is no version of TLS; use TLSv1_2 or TLSv1_3, or leave it out for both")),
         }
     }
+}
+
+/// Checks that a certificate and a key can be read and belong together. `flags` is what their settings begin with.
+pub fn check_pair(flags: &str, cert: &Path, key: &Path) -> Result<(), TlsError> {
+    Pair::read(flags, cert, key).map(drop)
 }
 
 /// What a TLS listener needs to know.
@@ -171,7 +177,7 @@ struct Shared {
     settings: TlsSettings,
     files: Mutex<Files>,
     handshakes: Semaphore,
-    told: Mutex<Option<Instant>>,
+    told: Seldom,
 }
 
 #[derive(Debug)]
@@ -189,7 +195,7 @@ impl Tls {
         let stamp = settings.stamp();
         let files = Mutex::new(Files { config: settings.load()?, tried: stamp.clone(), seen: stamp });
         let handshakes = Semaphore::new(HANDSHAKES_MAX);
-        Ok(Self(Arc::new(Shared { settings, files, handshakes, told: Mutex::default() })))
+        Ok(Self(Arc::new(Shared { settings, files, handshakes, told: Seldom::every(TOLD_AGAIN) })))
     }
 
     /// Reads the files again, now. What can't be used leaves the old in force. Open connections keep what they have.
@@ -262,12 +268,10 @@ impl Tls {
     }
 
     fn complain(&self, error: &std::io::Error) {
-        let mut told = self.0.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.is_some_and(|told| told.elapsed() < TOLD_AGAIN) {
+        if !self.0.told.is_due() {
             debug!(%error, "A TLS handshake failed: {error}");
             return;
         }
-        *told = Some(Instant::now());
         let flags = self.0.settings.flags;
         let plain = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()).is_some_and(|error| {
             matches!(error, rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType))

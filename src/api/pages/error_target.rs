@@ -1,21 +1,24 @@
 //! The error target: a server, as a rule the hub, that has error pages in the look of the site.
 
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::http::{HeaderValue, StatusCode, header};
-use bytes::Bytes;
+use axum::http::{StatusCode, header};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 use url::Url;
 
-use super::PagesError;
+use super::super::files::{self, Stamp};
+use super::super::listen::tls::Pair;
+use super::{PAGE_BYTES_MAX, Page, PagesError, PagesTls};
+
+/// Bundles of authorities may be long; nothing else is.
+const PEM_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// A user is waiting for the page; our own comes after this.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
-
-/// The longest page that is passed on.
-const BYTES_MAX: usize = 1024 * 1024;
 
 /// When many servers die at once, the hub has other work than error pages.
 const ASKING_MAX: usize = 64;
@@ -35,38 +38,29 @@ const PLAIN: &AsciiSet = &NON_ALPHANUMERIC
 /// A server that is asked for error pages.
 pub(super) struct ErrorTarget {
     base: String,
-    client: reqwest::Client,
+    tls: PagesTls,
+    client: Mutex<Fresh>,
     asking: Semaphore,
 }
 
-/// An error page. Of the headers that came with it these two are passed on, and no others.
-pub(super) struct Page {
-    /// Its content.
-    pub(super) body: Bytes,
-    /// What it is.
-    pub(super) content_type: Option<HeaderValue>,
-    /// How it is compressed.
-    pub(super) content_encoding: Option<HeaderValue>,
+/// A client, and how the files looked that it was made from.
+struct Fresh {
+    client: reqwest::Client,
+    files: Stamp,
 }
 
 impl ErrorTarget {
     /// The server at `url`; the status is added to its path.
-    pub(super) fn new(url: &Url) -> Result<Self, PagesError> {
-        let mut client = reqwest::Client::builder()
-            .timeout(ANSWER_MAX)
-            // As in configurable-http-proxy, which doesn't look for a proxy in the environment either.
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::limited(3));
-        if url.scheme() == "http" {
-            // A small machine has no certificates of authorities, and then not even this client could be built.
-            client = client.tls_certs_only(None);
-        }
-        let client = client.build().map_err(|error| PagesError(error.to_string()))?;
+    pub(super) fn new(url: &Url, tls: PagesTls) -> Result<Self, PagesError> {
+        // Files that are of no use for this target need not even be there.
+        let tls = if url.scheme() == "https" { tls } else { PagesTls::default() };
+        let files = tls.stamp();
+        let client = tls.client(url.scheme()).map_err(|(setting, reason)| PagesError { setting, reason })?;
         let mut base = url.clone();
         base.set_query(None);
         base.set_fragment(None);
         let base = base.as_str().trim_end_matches('/').to_owned();
-        Ok(Self { base, client, asking: Semaphore::new(ASKING_MAX) })
+        Ok(Self { base, tls, client: Mutex::new(Fresh { client, files }), asking: Semaphore::new(ASKING_MAX) })
     }
 
     /// Its page for `status`, for a user who went to `visited`. Nothing else about the user is told.
@@ -84,6 +78,25 @@ impl ErrorTarget {
         }
     }
 
+    /// The client, made anew if its files have changed.
+    fn client(&self) -> reqwest::Client {
+        let mut fresh = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        let files = self.tls.stamp();
+        if files != fresh.files {
+            match self.tls.client("https") {
+                Ok(client) => fresh.client = client,
+                Err((setting, reason)) => {
+                    warn!(
+                        setting,
+                        reason, "Changed files can't be used, the old ones stay in force: {setting}: {reason}"
+                    );
+                }
+            }
+            fresh.files = files;
+        }
+        fresh.client.clone()
+    }
+
     fn address(&self, status: StatusCode, visited: Option<&str>) -> String {
         let visited = utf8_percent_encode(visited.unwrap_or_default(), PLAIN);
         format!("{}/{}?url={visited}", self.base, status.as_u16())
@@ -92,17 +105,63 @@ impl ErrorTarget {
     async fn fetch(&self, address: &str) -> Result<Page, String> {
         // The address holds what the user visited, perhaps with a secret in its query: keep it out of the log.
         let text = |error: reqwest::Error| error.without_url().to_string();
-        let mut response = self.client.get(address).send().await.map_err(text)?;
+        let mut response = self.client().get(address).send().await.map_err(text)?;
         let headers = response.headers();
         let [content_type, content_encoding] =
             [header::CONTENT_TYPE, header::CONTENT_ENCODING].map(|name| headers.get(name).cloned());
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(text)? {
             body.extend_from_slice(&chunk);
-            if body.len() > BYTES_MAX {
-                return Err(format!("its page is longer than {BYTES_MAX} bytes"));
+            if body.len() > PAGE_BYTES_MAX {
+                return Err(format!("its page is longer than {PAGE_BYTES_MAX} bytes"));
             }
         }
         Ok(Page { body: body.into(), content_type, content_encoding })
     }
+}
+
+impl PagesTls {
+    fn stamp(&self) -> Stamp {
+        Stamp::of([&self.ca, &self.cert, &self.key].into_iter().flatten().map(PathBuf::as_path))
+    }
+
+    /// A client that is who these files say. The error names the setting.
+    fn client(&self, scheme: &str) -> Result<reqwest::Client, (&'static str, String)> {
+        let mut client = reqwest::Client::builder()
+            .timeout(ANSWER_MAX)
+            // As in configurable-http-proxy, which doesn't look for a proxy in the environment either.
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::limited(3));
+        if scheme == "http" {
+            // A small machine has no certificates of authorities, and then not even this client could be built.
+            client = client.tls_certs_only(None);
+        }
+        if let Some(ca) = &self.ca {
+            let refused = |error: &dyn std::fmt::Display| ("--client-ssl-ca", format!("{}: {error}", ca.display()));
+            let authorities = reqwest::Certificate::from_pem_bundle(&read(ca).map_err(|error| refused(&error))?);
+            let authorities = authorities.map_err(|error| refused(&error))?;
+            if authorities.is_empty() {
+                return Err(refused(&"it holds no certificate in PEM ('-----BEGIN CERTIFICATE-----')"));
+            }
+            client = client.tls_certs_only(authorities);
+        }
+        match (&self.cert, &self.key) {
+            (Some(cert), Some(key)) => {
+                let both = "--client-ssl-cert and -key";
+                Pair::read("--client-ssl", cert, key).map_err(|error| (both, error.to_string()))?;
+                let mut pem = read(cert).map_err(|error| (both, error.to_string()))?;
+                pem.push(b'\n');
+                pem.extend(read(key).map_err(|error| (both, error.to_string()))?);
+                client = client.identity(reqwest::Identity::from_pem(&pem).map_err(|e| (both, e.to_string()))?);
+            }
+            (None, None) => {}
+            (Some(_), None) => return Err(("--client-ssl-cert", "it needs --client-ssl-key".to_owned())),
+            (None, Some(_)) => return Err(("--client-ssl-key", "it needs --client-ssl-cert".to_owned())),
+        }
+        client.build().map_err(|error| ("--error-target", error.to_string()))
+    }
+}
+
+fn read(file: &Path) -> std::io::Result<Vec<u8>> {
+    files::read(file, PEM_BYTES_MAX)
 }

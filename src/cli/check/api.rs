@@ -2,11 +2,14 @@
 
 use super::probe::Probe;
 use super::report::Report;
-use crate::config::Config;
+use crate::config::{Config, Listen};
 
 /// Looks at the running Pointsman, if one runs where the settings say.
 pub(super) async fn check(config: &Config, probe: &Probe, report: &mut Report) {
-    let base = address(&config.api.ip, config.api.port);
+    let Listen::Tcp { ip, port } = &config.api.listen else {
+        return report.warning("api", "it is at a Unix socket, where check doesn't look");
+    };
+    let base = address(ip, *port);
     let part = format!("api {base}");
     let about = match probe.get(&format!("{base}/api/"), None).await {
         Ok(answer) if answer.status == 200 && answer.body.contains("\"pointsman\"") => answer.body,

@@ -5,7 +5,7 @@ mod members;
 use super::report::Report;
 use super::traefik::InStore;
 use crate::cli::wiring;
-use crate::config::Config;
+use crate::config::{Config, EtcdConfig};
 use crate::route::record::{Head, RecordKeys};
 use crate::store::etcd::EtcdStore;
 use crate::store::{Commit, Guard, Op, Store, StoreError, Txn};
@@ -20,8 +20,8 @@ const FOREIGN_NAMED_MAX: usize = 5;
 const NEVER: i64 = i64::MAX;
 
 /// Looks at the members, our rights and the contents; says what Traefik should be serving.
-pub(super) async fn check(config: &Config, report: &mut Report) -> InStore {
-    let store = match EtcdStore::connect(wiring::etcd_settings(config)).await {
+pub(super) async fn check(config: &Config, etcd: &EtcdConfig, report: &mut Report) -> InStore {
+    let store = match EtcdStore::connect(wiring::etcd_settings(etcd)).await {
         Ok(store) => store,
         Err(error) => {
             report.problem("etcd", error);
@@ -38,7 +38,7 @@ pub(super) async fn check(config: &Config, report: &mut Report) -> InStore {
 /// Our rights, and what lies below our prefixes.
 async fn contents(store: &dyn Store, config: &Config, report: &mut Report) -> InStore {
     let part = "etcd";
-    let records = RecordKeys::new(&config.etcd.prefix);
+    let records = RecordKeys::new(config.prefix());
     let root_key = &config.traefik.root_key;
     let marker_key = format!("{root_key}/{MARKER_KEY}");
     let mut good = true;

@@ -8,6 +8,7 @@ use super::report::Report;
 use crate::cli::floors;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::{Config, TraefikApi};
+use crate::traefik::client::Access;
 use crate::traefik::client::{ClientError, TraefikClient};
 use crate::traefik::marker::Marker;
 
@@ -54,7 +55,7 @@ pub(super) async fn check(config: &Config, in_store: &InStore, probe: &Probe, re
 async fn one(url: &Url, config: &Config, in_store: &InStore, probe: &Probe, report: &mut Report) {
     let base = url.as_str().trim_end_matches('/').to_owned();
     let part = format!("traefik {base}");
-    let client = match TraefikClient::new(url.clone()) {
+    let client = match TraefikClient::new(url.clone(), &Access::etcd()) {
         Ok(client) => client,
         Err(error) => return report.problem(&part, error),
     };

@@ -35,7 +35,7 @@ pub(super) struct Disk {
     database: Option<Database>,
     folder: Folder,
     /// Let go of last.
-    _lock: Lock,
+    lock: Lock,
 }
 
 /// What is wrong with a file.
@@ -54,12 +54,19 @@ impl Disk {
     pub(super) fn open(folder: Folder, lock: Lock) -> Result<(Self, Revision, Keys), OpenError> {
         let exists = folder.database().try_exists();
         let opened = match exists {
-            Ok(true) => read(&folder),
+            Ok(true) => read(&folder).and_then(|(database, revision, keys)| match lock.committed() {
+                // The one thing that no checksum shows: an older state of the file than there was.
+                Some(newest) if newest > revision => {
+                    Err(Fault::Damaged(format!("it ends with revision {revision}, and {newest} had been committed")))
+                }
+                _ => Ok((database, revision, keys)),
+            }),
             Ok(false) => create(&folder, FIRST_REVISION, &Keys::new()).map(|new| (new, FIRST_REVISION, Keys::new())),
             Err(error) => Err(error.into()),
         };
         let (database, revision, keys) = opened.map_err(|fault| fault.refusal(&folder))?;
-        let mut disk = Self { database: Some(database), folder, _lock: lock };
+        lock.leave_word(revision);
+        let mut disk = Self { database: Some(database), folder, lock };
         if disk.is_too_large(&keys) {
             disk.replace(revision, &keys).map_err(|fault| fault.refusal(&disk.folder))?;
         }
@@ -78,6 +85,7 @@ impl Disk {
             written.map(|()| database)
         });
         self.database = Some(written.map_err(|fault| self.sentence(&fault))?);
+        self.lock.leave_word(change.revision);
         Ok(())
     }
 
@@ -130,6 +138,8 @@ fn read(folder: &Folder) -> Result<(Database, Revision, Keys), Fault> {
     if file.metadata()?.len() == 0 {
         return Err(Fault::Damaged("it is empty".to_owned()));
     }
+    // Whoever put it there may have died before its name was durable.
+    folder.sync()?;
     contained(|| {
         let database = open(folder, file)?;
         let (revision, keys) = read_all(&database)?;

@@ -1,13 +1,14 @@
 //! The folder: made for us alone, held by one process at a time.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use super::OpenError;
+use crate::store::Revision;
 
 /// How often a held folder is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
@@ -23,7 +24,8 @@ pub(super) struct Folder {
 /// The folder is ours as long as this lives. The system lets go of it when the process ends, however it ends.
 #[derive(Debug)]
 pub(super) struct Lock {
-    _file: File,
+    file: File,
+    committed: Option<Revision>,
 }
 
 impl Folder {
@@ -71,20 +73,36 @@ impl Folder {
                 Ok(()) => break,
                 Err(TryLockError::Error(error)) => return Err(refuse("its file lock can't be locked", error)),
                 Err(TryLockError::WouldBlock) if Instant::now() >= give_up => {
-                    let pid = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok());
+                    let pid =
+                        fs::read_to_string(&path).ok().and_then(|text| text.split_whitespace().next()?.parse().ok());
                     return Err(OpenError::Held { folder: self.path.clone(), pid });
                 }
                 Err(TryLockError::WouldBlock) => sleep(RETRY_PAUSE),
             }
         }
-        // For the words of whoever comes next. Without it they are merely fewer.
-        let _ = file.set_len(0).and_then(|()| (&file).write_all(format!("{}\n", std::process::id()).as_bytes()));
-        Ok(Lock { _file: file })
+        let left = fs::read_to_string(&path).unwrap_or_default();
+        let committed = left.split_whitespace().nth(1).and_then(|revision| revision.parse().ok());
+        Ok(Lock { file, committed })
     }
 
     /// Makes the names of the folder's files durable.
     pub(super) fn sync(&self) -> io::Result<()> {
         sync_folder(&self.path)
+    }
+}
+
+impl Lock {
+    /// The newest revision that the last holder is known to have committed. It may have been newer.
+    pub(super) fn committed(&self) -> Option<Revision> {
+        self.committed
+    }
+
+    /// Leaves word of who we are and what has been committed, once it is. Not made durable, so it outlives this process
+    /// and not the machine: a second opinion on the file, never more than the file itself says. Without it there is
+    /// merely none.
+    pub(super) fn leave_word(&self, committed: Revision) {
+        // As wide as ever, so that it is one write over the last one.
+        let _ = self.file.write_all_at(format!("{:10}\n{committed:20}\n", std::process::id()).as_bytes(), 0);
     }
 }
 

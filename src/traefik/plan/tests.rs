@@ -5,13 +5,21 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::route::{RouteData, RouteSpec, Target};
+use crate::traefik::fixed::Servers;
 use crate::traefik::rule::tests::{as_traefik_sees, matches};
 
 /// Small enough that random tables of some dozens of routes split and merge all the time.
 const SMALL: Sizes = Sizes { split_above: 6, split_down_to: 3, merge_below: 3, group_min: 2 };
 
 fn settings(space: Space) -> Settings {
-    Settings { root_key: "traefik".to_owned(), entry_points: vec!["web".to_owned()], space, pages_url: None }
+    Settings {
+        root_key: "traefik".to_owned(),
+        entry_points: vec!["web".to_owned()],
+        space,
+        pages_url: None,
+        middlewares: Vec::new(),
+        servers: Servers::default(),
+    }
 }
 
 fn limits(edits_max: usize) -> Limits {

@@ -14,7 +14,7 @@ use super::TlsError;
 const BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// A certificate with what leads to its authority, and the key that belongs to it.
-pub(super) struct Pair {
+pub(in crate::api) struct Pair {
     /// The certificate first.
     pub(super) chain: Vec<CertificateDer<'static>>,
     /// Its key.
@@ -23,7 +23,7 @@ pub(super) struct Pair {
 
 impl Pair {
     /// Reads both and checks that they belong together.
-    pub(super) fn read(flags: &str, cert_file: &Path, key_file: &Path) -> Result<Self, TlsError> {
+    pub(in crate::api) fn read(flags: &str, cert_file: &Path, key_file: &Path) -> Result<Self, TlsError> {
         let (cert_flag, key_flag) = (format!("{flags}-cert"), format!("{flags}-key"));
         let chain = certificates(&cert_flag, cert_file)?;
         let key = key(&key_flag, key_file)?;

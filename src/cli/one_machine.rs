@@ -1,0 +1,314 @@
+//! Everything on this machine: the store in a folder, and a Traefik of our own that gets its routes from us.
+
+mod files;
+
+use std::collections::BTreeSet;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use tracing::{error, info, warn};
+use url::Url;
+
+use super::wiring;
+use crate::activity::Process;
+use crate::api::listen::{Limits, Listener};
+use crate::child::{Child, ChildSettings, State, binary};
+use crate::config::{Config, Listen, Redirect};
+use crate::control::{ControlPlane, Routes as _};
+use crate::forward::{self, Forwards, Runner, SocketForward};
+use crate::lifecycle::{Lifecycle, Readiness};
+use crate::store::embedded::{EmbeddedSettings, EmbeddedStore};
+use crate::telemetry::LogLevel;
+use crate::traefik::dynamic_file::Own;
+use crate::traefik::fixed;
+use crate::traefik::fleet::{Fleet, Source, Status};
+use crate::traefik::folder::{self, SECRET_MODE};
+use crate::traefik::static_config::{self, KEYED_ENTRY_POINT, Private, REDIRECT_ENTRY_POINT, StaticConfig};
+use crate::traefik::version::TraefikVersion;
+use files::Files;
+
+/// How long Traefik finishes open requests: the hub gives the proxy 1 s in all.
+const GRACE: Duration = Duration::from_millis(200);
+
+/// How often we look which Unix sockets are still led to.
+const RETIRE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The latch that is held while our Traefik does not run.
+const LATCH: &str = "traefik process";
+
+/// What is there before the first route: sockets that listen, and files for Traefik.
+pub(super) struct OneMachine {
+    /// The store of the folder.
+    pub(super) store: EmbeddedStore,
+    /// What shapes Traefik's tree.
+    pub(super) tree: fixed::Settings,
+    /// The listener of our pages.
+    pub(super) pages: Listener,
+    /// What opens Traefik's private entry point.
+    pub(super) key: SecretString,
+    /// Where Traefik's API is.
+    pub(super) source: Source,
+    child: Arc<Child>,
+    files: Files,
+    ways: Ways,
+}
+
+/// The ways between Unix sockets and Traefik, which speaks TCP only.
+struct Ways {
+    /// From the socket that users come in by.
+    public: Option<SocketForward>,
+    /// To servers.
+    servers: (Forwards, Runner),
+}
+
+/// Binds, writes, starts Traefik, and opens the store meanwhile. The error is a sentence for the administrator.
+pub(super) async fn prepare(config: &Config, data: &Path, traefik: Option<&Path>) -> Result<OneMachine, String> {
+    let binary = binary::find(traefik).map_err(|error| error.to_string())?;
+    let sockets = Sockets::bind(config).await?;
+    let (public, servers) = (public_socket(config, &sockets).await?, Forwards::new(forward::Limits::default()));
+    let pages =
+        Listener::bind("the error pages", "127.0.0.1", 0, Limits::default()).await.map_err(|e| e.to_string())?;
+    let pages_url = url_of(pages.addresses().first())?;
+    let api_url = url_of(sockets.private.local_addr().ok().as_ref())?;
+    let key = random_key();
+    let own = Own { key: key.clone(), entry_points: sockets.names(), pages_url: pages_url.clone() };
+
+    let root = folder::create(data).map_err(|error| error.to_string())?;
+    let store = EmbeddedStore::open(EmbeddedSettings::new(root.clone()));
+    let traefik = {
+        let (config, root) = (config.clone(), root.clone());
+        tokio::task::spawn_blocking(move || start(&config, &root, binary, sockets, own))
+    };
+    // If one of them fails the other is dropped, and with us everything that was started.
+    let (store, traefik) = tokio::join!(store, traefik);
+    let (child, files) = traefik.map_err(|error| error.to_string())??;
+    let store = store.map_err(|error| error.to_string())?;
+
+    let mut tree = wiring::tree_settings(config);
+    tree.entry_points = files.entry_points().to_vec();
+    tree.pages_url = Some(pages_url);
+    tree.servers.unix_sockets = Some(Arc::new(wiring::Forwarded(servers.0.clone())));
+    let (key, source) = (SecretString::from(key), Source::Url(api_url));
+    Ok(OneMachine { store, tree, pages, key, source, child: Arc::new(child), files, ways: Ways { public, servers } })
+}
+
+/// The way from the Unix socket that users come in by, if they do.
+async fn public_socket(config: &Config, sockets: &Sockets) -> Result<Option<SocketForward>, String> {
+    let (Listen::Unix(path), Some(to)) = (&config.public.listen, sockets.first_address()) else { return Ok(None) };
+    let bound = SocketForward::bind(path, to, forward::Limits::default()).await;
+    bound.map(Some).map_err(|reason| format!("can't listen on {} (--socket): {reason}", path.display()))
+}
+
+impl OneMachine {
+    /// Takes it apart: what the store and the pages need, and what goes on.
+    pub(super) fn split(self) -> (EmbeddedStore, Listener, Running) {
+        let Self { store, pages, child, files, ways, .. } = self;
+        (store, pages, Running { child, files, ways })
+    }
+}
+
+/// What goes on for as long as we live.
+pub(super) struct Running {
+    child: Arc<Child>,
+    files: Files,
+    ways: Ways,
+}
+
+impl Running {
+    /// Says which process Traefik is, while it runs.
+    pub(super) fn process(&self) -> Process {
+        let state = self.child.watch();
+        Arc::new(move || if let State::Running { pid, .. } = *state.borrow() { Some(pid) } else { None })
+    }
+
+    /// Starts it: the watch over the child and over files that change, and the ways between sockets. Returns what SIGHUP
+    /// calls.
+    pub(super) fn start(
+        self,
+        lifecycle: &Lifecycle,
+        readiness: &Readiness,
+        fleet: &Arc<Fleet>,
+        control: &Arc<ControlPlane>,
+    ) -> Arc<Files> {
+        let Self { child, files, ways: Ways { public, servers: (forwards, runner) } } = self;
+        readiness.expect(LATCH, "Traefik is being started");
+        // It ends after the last call was answered: until then a caller waits for it.
+        lifecycle.spawn("traefik process", child.clone().run_until(lifecycle.stopping()));
+        let (fleet, readiness) = (fleet.clone(), readiness.clone());
+        let stopping = lifecycle.stopping();
+        lifecycle.spawn("traefik state", async move {
+            if stopping.run_until_cancelled(watch(&child, &fleet, &readiness)).await.is_some() {
+                // Ending by itself ends everything: there is no Traefik, and there will be none.
+                error!("Traefik can't be started, so Pointsman ends");
+            }
+        });
+        let files = Arc::new(files);
+        let (watched, stopping) = (files.clone(), lifecycle.stopping());
+        lifecycle.spawn("traefik files", async move {
+            stopping.run_until_cancelled(watched.watch()).await;
+        });
+        if let Some(public) = public {
+            lifecycle.spawn("public socket", public.run(lifecycle.stopping()));
+        }
+        lifecycle.spawn("sockets of servers", runner.run(lifecycle.stopping()));
+        let (control, stopping) = (control.clone(), lifecycle.stopping());
+        lifecycle.spawn("unused sockets", async move {
+            stopping.run_until_cancelled(retire(&forwards, &control)).await;
+        });
+        files
+    }
+}
+
+/// Closes the ways to sockets that no route has led to for a while.
+async fn retire(forwards: &Forwards, control: &ControlPlane) {
+    let mut before = BTreeSet::new();
+    loop {
+        tokio::time::sleep(RETIRE_INTERVAL).await;
+        if forwards.is_empty() {
+            continue;
+        }
+        let Ok(routes) = control.list().await else { continue };
+        let now: BTreeSet<PathBuf> =
+            routes.iter().filter_map(|route| route.target.unix_path()).map(Path::to_owned).collect();
+        forwards.retain(|path| now.contains(path) || before.contains(path));
+        before = now;
+    }
+}
+
+/// Follows the child's life. Returns when there is no hope.
+async fn watch(child: &Child, fleet: &Fleet, readiness: &Readiness) {
+    let mut states = child.watch();
+    let mut seen = fleet.watch();
+    loop {
+        match &*states.borrow_and_update() {
+            State::Starting => {}
+            State::Running { .. } => {
+                readiness.release(LATCH);
+                // It has nothing yet, and is asked again and again until it has.
+                fleet.hurry();
+            }
+            State::Down { how } => readiness.hold(LATCH, format!("Traefik {how}")),
+            State::Failed { .. } => return,
+        }
+        if seen.borrow_and_update().values().any(|seen| matches!(seen.status, Status::Serving(_) | Status::Empty)) {
+            child.has_served();
+        }
+        tokio::select! {
+            Ok(()) = states.changed() => {}
+            Ok(()) = seen.changed() => {}
+            else => return,
+        }
+    }
+}
+
+/// The sockets that Traefik is given.
+struct Sockets {
+    public: Vec<(String, TcpListener)>,
+    redirect: Option<TcpListener>,
+    private: TcpListener,
+}
+
+impl Sockets {
+    async fn bind(config: &Config) -> Result<Self, String> {
+        let public = match &config.public.listen {
+            Listen::Tcp { ip, port } => std_sockets("--ip and --port", ip, *port).await?,
+            Listen::Unix(_) => std_sockets("the way from --socket to Traefik", "127.0.0.1", 0).await?,
+        };
+        let name = |i: usize| if i == 0 { "web".to_owned() } else { format!("web{}", i + 1) };
+        let public = public.into_iter().enumerate().map(|(i, socket)| (name(i), socket)).collect();
+        let redirect = match config.public.redirect {
+            Some(Redirect { port, .. }) => std_sockets("--redirect-port", "", port).await?.into_iter().next(),
+            None => None,
+        };
+        let private = std_sockets("Traefik's private entry point", "127.0.0.1", 0).await?.into_iter().next();
+        Ok(Self { public, redirect, private: private.ok_or("no private socket")? })
+    }
+
+    /// Where users come in.
+    fn first_address(&self) -> Option<SocketAddr> {
+        self.public.first().and_then(|(_, socket)| socket.local_addr().ok())
+    }
+
+    /// The names of the entry points for users.
+    fn names(&self) -> Vec<String> {
+        self.public.iter().map(|(name, _)| name.clone()).collect()
+    }
+
+    /// All of them, by the names of their entry points.
+    fn all(self) -> Vec<(String, TcpListener)> {
+        let redirect = self.redirect.map(|socket| (REDIRECT_ENTRY_POINT.to_owned(), socket));
+        let private = (KEYED_ENTRY_POINT.to_owned(), self.private);
+        self.public.into_iter().chain(redirect).chain([private]).collect()
+    }
+}
+
+async fn std_sockets(flags: &'static str, ip: &str, port: u16) -> Result<Vec<TcpListener>, String> {
+    let listener = Listener::bind(flags, ip, port, Limits::default()).await.map_err(|error| error.to_string())?;
+    listener.into_sockets().map_err(|error| error.to_string())
+}
+
+fn url_of(address: Option<&SocketAddr>) -> Result<Url, String> {
+    let address = address.ok_or("a socket of ours has no address")?;
+    Url::parse(&format!("http://{address}")).map_err(|error| error.to_string())
+}
+
+/// Writes what Traefik is started with, and starts it.
+fn start(config: &Config, root: &Path, binary: PathBuf, sockets: Sockets, own: Own) -> Result<(Child, Files), String> {
+    let version = version(config, &binary)?;
+    let folder = folder::create(&root.join("traefik")).map_err(|error| error.to_string())?;
+    let files = Files::install(config, &folder, own)?;
+    let mut public = wiring::public_entry_points(config);
+    let address = |socket: &TcpListener| socket.local_addr().map(|a| a.to_string()).unwrap_or_default();
+    if let (Some((place, _)), Some(socket)) = (&mut public.redirect, &sockets.redirect) {
+        *place = address(socket);
+    }
+    let plan = StaticConfig {
+        version,
+        entry_points: sockets.public.iter().map(|(name, socket)| (name.clone(), address(socket))).collect(),
+        public,
+        private: Private::Keyed(address(&sockets.private)),
+        grace: GRACE,
+        source: static_config::Source::Push,
+        dynamic_folder: Some(files.dynamic_folder().display().to_string()),
+        // What it tells at its start is of no use to those who don't look for a fault.
+        log_level: if config.log.level == LogLevel::Debug { "DEBUG".to_owned() } else { "WARN".to_owned() },
+        log_json: true,
+    };
+    let config_file = folder.join("traefik.yaml");
+    folder::replace(&config_file, plan.to_yaml(), SECRET_MODE).map_err(|error| error.to_string())?;
+    let settings = ChildSettings { binary, config_file, folder, sockets: sockets.all() };
+    let child = Child::start(settings).map_err(|error| format!("Traefik can't be started: {error}"))?;
+    Ok((child, files))
+}
+
+/// The release of our Traefik; one that is too old is complained of, or refused.
+fn version(config: &Config, binary: &Path) -> Result<TraefikVersion, String> {
+    let shown = binary.display();
+    let Some(version) = binary::version(binary) else {
+        return Err(format!("{shown} does not say which release it is when it is called with 'version': not Traefik?"));
+    };
+    info!(%version, "Traefik {version} is {shown}");
+    if version < TraefikVersion::FLOOR {
+        let complaint =
+            format!("{shown} is release {version}, and the oldest supported is {}; update it", TraefikVersion::FLOOR);
+        if config.traefik.strict_versions {
+            return Err(complaint);
+        }
+        warn!("{complaint}");
+    }
+    Ok(version)
+}
+
+/// 256 random bits, as digits and letters.
+fn random_key() -> String {
+    use std::fmt::Write as _;
+    let mut bytes = [0; 32];
+    aws_lc_rs::rand::fill(&mut bytes).expect("the operating system gives random bytes");
+    bytes.iter().fold(String::with_capacity(64), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

@@ -1,0 +1,182 @@
+//! Delivery: brings Traefik's tree to Traefiks that don't read it from the store themselves.
+//!
+//! A follower of the tree: whenever a Traefik serves another marker than the tree has, it is sent the whole tree as one
+//! document. So it doesn't matter why it is behind: the tree moved on, or the Traefik began a new life with nothing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::mirror::Mirror;
+use crate::lifecycle::Readiness;
+use crate::traefik::client::TraefikClient;
+use crate::traefik::document::document;
+use crate::traefik::fleet::{Fleet, Seen, Status};
+use crate::traefik::name;
+
+/// A document that Traefik took and doesn't show is sent again after this time. At 50,000 routes it needs 2 s.
+const AGAIN_AFTER: Duration = Duration::from_secs(6);
+
+/// How long a Traefik that does not take the document is left alone: one that has just begun needs a moment until it
+/// does, and is told of only if that lasts.
+const FAILURE_PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
+
+/// So many failures in a row are no news of a Traefik that has just begun.
+const QUIET_FAILURES: u32 = 10;
+
+/// The latch that is held until Traefik serves what it was sent.
+const DELIVERY: &str = "delivery";
+
+/// The latch that is held while Traefik has switched off the router that everything hangs below.
+const LATCH: &str = "root router";
+
+/// Sends Traefik's tree to a fleet that takes documents.
+pub(super) struct Delivery {
+    mirror: Arc<Mirror>,
+    fleet: Arc<Fleet>,
+    readiness: Readiness,
+    peers: BTreeMap<String, Peer>,
+}
+
+/// One Traefik, as far as delivery is concerned.
+#[derive(Default)]
+struct Peer {
+    client: Option<TraefikClient>,
+    /// The marker of the document that was sent last, and when.
+    sent: Option<(String, Instant)>,
+    /// Its root router works.
+    checked: bool,
+    /// How often in a row it did not take the document.
+    failures: u32,
+}
+
+impl Delivery {
+    pub(super) fn new(mirror: Arc<Mirror>, fleet: Arc<Fleet>, readiness: Readiness) -> Self {
+        readiness.expect(DELIVERY, "Traefik has not been sent our routes yet");
+        Self { mirror, fleet, readiness, peers: BTreeMap::new() }
+    }
+
+    /// Delivers until the stop.
+    pub(super) async fn run(mut self, stopping: CancellationToken) {
+        let mut seen = self.fleet.watch();
+        let mut changed = self.mirror.subscribe();
+        loop {
+            changed.borrow_and_update();
+            let all = seen.borrow_and_update().clone();
+            if let Some((marker, document, urls)) = self.due(&all) {
+                for url in urls {
+                    self.send(&url, &marker, &document).await;
+                }
+                self.fleet.hurry();
+            }
+            self.check_root(&all).await;
+            self.tell(&all);
+            tokio::select! {
+                () = stopping.cancelled() => return,
+                Ok(()) = changed.changed() => {}
+                Ok(()) = seen.changed() => {}
+                () = sleep(AGAIN_AFTER) => {}
+            }
+        }
+    }
+
+    /// Ready means that somebody serves what was sent.
+    fn tell(&self, all: &BTreeMap<String, Seen>) {
+        if all.values().any(|seen| matches!(seen.status, Status::Serving(_))) {
+            self.readiness.release(DELIVERY);
+        } else {
+            self.readiness.expect(DELIVERY, "Traefik does not serve our routes yet");
+        }
+    }
+
+    /// The marker and the document, and who should get it now; `None` if nobody.
+    fn due(&mut self, all: &BTreeMap<String, Seen>) -> Option<(String, Vec<u8>, Vec<String>)> {
+        let view = self.mirror.read();
+        let marker = view.tree.marker.as_ref()?;
+        let text = marker.to_string();
+        let mut urls = Vec::new();
+        for (url, seen) in all {
+            let peer = self.peers.entry(url.clone()).or_default();
+            match &seen.status {
+                Status::Serving(served) if served == marker => continue,
+                Status::Serving(_) => {}
+                Status::Empty => {
+                    peer.checked = false;
+                    // It began a new life with nothing, and what it was sent is lost.
+                    peer.sent.take_if(|(_, at)| *at < seen.since);
+                }
+                Status::Unknown | Status::Down | Status::Silent(_) => {
+                    (peer.sent, peer.checked) = (None, false);
+                    continue;
+                }
+            }
+            if !peer.sent.as_ref().is_some_and(|(sent, at)| *sent == text && at.elapsed() < AGAIN_AFTER) {
+                urls.push(url.clone());
+            }
+        }
+        if urls.is_empty() {
+            return None;
+        }
+        let document = serde_json::to_vec(&document(&view.tree)).unwrap_or_default();
+        Some((text, document, urls))
+    }
+
+    async fn send(&mut self, url: &str, marker: &str, document: &[u8]) {
+        let Some(client) = self.client(url) else { return };
+        let began = Instant::now();
+        match client.push(document.to_vec()).await {
+            Ok(()) => {
+                let bytes = document.len();
+                debug!(traefik = %url, marker, bytes, "Sent the routes to Traefik in {:?}", began.elapsed());
+                let peer = self.peers.entry(url.to_owned()).or_default();
+                (peer.sent, peer.failures) = (Some((marker.to_owned(), Instant::now())), 0);
+            }
+            Err(reason) => {
+                let peer = self.peers.entry(url.to_owned()).or_default();
+                peer.failures += 1;
+                if peer.failures == QUIET_FAILURES {
+                    warn!(traefik = %url, "The routes can't be sent to Traefik: {reason}; trying again");
+                }
+                sleep((FAILURE_PAUSES.0 * peer.failures).min(FAILURE_PAUSES.1)).await;
+            }
+        }
+    }
+
+    /// Looks once in each life of a Traefik whether the router that everything hangs below works: a middleware of the
+    /// administrator's that isn't there switches it off, and with it every route.
+    async fn check_root(&mut self, all: &BTreeMap<String, Seen>) {
+        let serving = |seen: &Seen| matches!(seen.status, Status::Serving(_));
+        for url in all.iter().filter(|(_, seen)| serving(seen)).map(|(url, _)| url) {
+            if self.peers.get(url).is_some_and(|peer| peer.checked) {
+                continue;
+            }
+            let Some(client) = self.client(url) else { continue };
+            match client.router_errors(name::ROOT).await {
+                Ok(None) => {
+                    self.readiness.release(LATCH);
+                    self.peers.entry(url.clone()).or_default().checked = true;
+                }
+                Ok(Some(reason)) => self.readiness.hold(
+                    LATCH,
+                    format!(
+                        "Traefik serves no route at all: {reason}; look at --middlewares and the files that define them"
+                    ),
+                ),
+                // Asked again when there is news of it.
+                Err(reason) => debug!(traefik = %url, "The root router can't be looked at: {reason}"),
+            }
+        }
+    }
+
+    fn client(&mut self, url: &str) -> Option<TraefikClient> {
+        let peer = self.peers.entry(url.to_owned()).or_default();
+        if peer.client.is_none() {
+            peer.client = self.fleet.client(url).ok();
+        }
+        peer.client.clone()
+    }
+}

@@ -1,0 +1,1 @@
+"""What the data plane's cases are made with: raw clients, recording servers, the two proxies."""
