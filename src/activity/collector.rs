@@ -18,7 +18,7 @@ use super::remote::Remote;
 use super::servers::{ByServer, Servers};
 use super::streams::{Connection, Streams};
 use super::traffic::Totals;
-use super::{Activity, Clients, Settings, Table, kernel};
+use super::{Activity, Settings, Table, kernel};
 use crate::route::RouteTable;
 use crate::traefik::client::TraefikClient;
 use crate::traefik::fleet::{Fleet, Status};
@@ -38,7 +38,6 @@ pub(super) struct Collector {
     keeper: Arc<Keeper>,
     fleet: Arc<Fleet>,
     table: Table,
-    clients: Clients,
     settings: Settings,
     servers: Servers,
     counters: Counters,
@@ -75,7 +74,6 @@ impl Collector {
         keeper: Arc<Keeper>,
         fleet: Arc<Fleet>,
         table: Table,
-        clients: Clients,
         settings: Settings,
     ) -> Self {
         let servers = Servers::new(settings.forwarders.clone());
@@ -84,7 +82,6 @@ impl Collector {
             keeper,
             fleet,
             table,
-            clients,
             settings,
             servers,
             counters: Counters::default(),
@@ -287,7 +284,7 @@ impl Collector {
         for url in live {
             let client = match self.known_clients.get(url) {
                 Some(client) => client.clone(),
-                None => match (self.clients)(url) {
+                None => match self.fleet.client(url) {
                     Ok(client) => self.known_clients.entry(url.clone()).or_insert(client).clone(),
                     Err(error) => {
                         done.push(Look { url: url.clone(), counters: Err(error.to_string()) });

@@ -9,11 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::SecretString;
+use tokio::sync::watch;
 use tracing::{error, info, warn};
 use url::Url;
 
 use super::wiring;
-use crate::activity;
+use crate::activity::Process;
 use crate::api::listen::{Limits, Listener};
 use crate::child::{Child, ChildSettings, State, binary};
 use crate::config::{Config, Listen, Redirect};
@@ -117,33 +118,16 @@ pub(super) struct Running {
     ways: Ways,
 }
 
-/// What only the one who started Traefik knows of its connections.
-pub(super) struct Watch {
-    state: tokio::sync::watch::Receiver<State>,
-    forwards: Forwards,
-}
-
-impl Watch {
-    /// How the child is.
-    pub(super) fn child(&self) -> tokio::sync::watch::Receiver<State> {
-        self.state.clone()
-    }
-
-    /// Tells it to whoever looks for activity.
-    pub(super) fn tell(self, settings: &mut activity::Settings) {
-        let Self { state, forwards } = self;
-        settings.process = Some(Arc::new(move || match *state.borrow() {
-            State::Running { pid, .. } => Some(pid),
-            _ => None,
-        }));
-        settings.forwarders = Arc::new(move |target| forwards.address(target.unix_path()?).ok());
-    }
-}
-
 impl Running {
-    /// What is known of the child's connections.
-    pub(super) fn watch(&self) -> Watch {
-        Watch { state: self.child.watch(), forwards: self.ways.servers.0.clone() }
+    /// How Traefik is, and every change of that.
+    pub(super) fn state(&self) -> watch::Receiver<State> {
+        self.child.watch()
+    }
+
+    /// Says which process Traefik is, while it runs.
+    pub(super) fn process(&self) -> Process {
+        let state = self.state();
+        Arc::new(move || if let State::Running { pid, .. } = *state.borrow() { Some(pid) } else { None })
     }
 
     /// Starts it: the watch over the child and over files that change, and the ways between sockets. Returns what SIGHUP
@@ -162,7 +146,7 @@ impl Running {
         let (fleet, readiness) = (fleet.clone(), readiness.clone());
         let stopping = lifecycle.stopping();
         lifecycle.spawn("traefik state", async move {
-            if stopping.run_until_cancelled(watch(&child, &fleet, &readiness)).await.is_some() {
+            if stopping.run_until_cancelled(follow(&child, &fleet, &readiness)).await.is_some() {
                 // Ending by itself ends everything: there is no Traefik, and there will be none.
                 error!("Traefik can't be started, so Pointsman ends");
             }
@@ -201,7 +185,7 @@ async fn retire(forwards: &Forwards, control: &ControlPlane) {
 }
 
 /// Follows the child's life. Returns when there is no hope.
-async fn watch(child: &Child, fleet: &Fleet, readiness: &Readiness) {
+async fn follow(child: &Child, fleet: &Fleet, readiness: &Readiness) {
     let (mut states, mut seen) = (child.watch(), fleet.watch());
     // Neither may have been missed before we came.
     states.mark_changed();

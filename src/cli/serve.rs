@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use super::one_machine::{self, Running, Watch};
+use super::one_machine::{self, Running};
 use super::signals::{Asked, Signals};
 use super::{Exit, complain, floors, wiring};
 use crate::activity::Activity;
@@ -87,31 +87,20 @@ async fn serve(config: &Config) -> Result<(), Failed> {
 
     let Parts { store, etcd, own, pages, fleet, sources, tree } = parts(config, &lifecycle).await?;
     let fleet = Arc::new(fleet);
+    let mut looks = wiring::activity_settings(config, &tree);
     let control = wiring::control_settings(config, tree);
     let control = ControlPlane::start(&lifecycle, &readiness, clock.clone(), store.clone(), fleet.clone(), control);
     spawn_until_stopped(&lifecycle, "traefik", fleet.clone().run(sources));
     spawn_until_stopped(&lifecycle, "traefik readiness", fleet.clone().report(readiness.clone()));
-    let watch = own.as_ref().map(Running::watch);
+    looks.process = own.as_ref().map(Running::process);
+    let child = own.as_ref().map(Running::state);
     let files = own.map(|own| own.start(&lifecycle, &readiness, &fleet, &control));
     if let Some(target) = &config.routing.default_target {
         spawn_until_stopped(&lifecycle, "default target", set_default_target(control.clone(), target.clone()));
     }
 
-    let mut settings = wiring::activity_settings(config);
-    let child = watch.as_ref().map(Watch::child);
-    if let Some(watch) = watch {
-        watch.tell(&mut settings);
-    }
-    let (table, clients) = (control.clone(), fleet.clone());
-    let activity = Activity::start(
-        &lifecycle,
-        clock,
-        store,
-        fleet.clone(),
-        Arc::new(move || table.table()),
-        Arc::new(move |url: &str| clients.client(url)),
-        settings,
-    );
+    let table = control.clone();
+    let activity = Activity::start(&lifecycle, clock, store, fleet.clone(), Arc::new(move || table.table()), looks);
     let metrics = match &config.metrics {
         Some(listen) => {
             Some(bind("--metrics-ip and --metrics-port", "--metrics-socket", listen).await.map_err(Failed::now)?)
