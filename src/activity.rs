@@ -15,6 +15,7 @@ mod collector;
 mod keeper;
 pub mod remote;
 mod servers;
+pub mod traffic;
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -79,6 +80,8 @@ pub struct Settings {
     pub interval: Duration,
     /// How often what is known is written into the store, at most, by all replicas together.
     pub checkpoint_interval: Duration,
+    /// Whether connections are looked at, where they can be seen. Without them open websockets don't count.
+    pub connections: bool,
     /// The port of `pointsman connections` beside each Traefik that is not on this machine, if there is one.
     pub connections_port: Option<u16>,
     /// The token that it wants.
@@ -98,6 +101,7 @@ impl Settings {
             space,
             interval: Duration::from_secs(10),
             checkpoint_interval: Duration::from_secs(30),
+            connections: true,
             connections_port: None,
             connections_token: None,
             process: None,
@@ -121,9 +125,26 @@ struct Known {
     names: HashMap<RouteSpec, Box<str>>,
     /// Until then this may be told.
     fresh_until: Option<Instant>,
+    /// When the last whole look was.
+    looked: Option<Instant>,
+    /// What users' requests came to.
+    traffic: traffic::Traffic,
 }
 
 impl Activity {
+    /// How long ago the last whole look was, if there was one.
+    #[must_use]
+    pub fn age(&self) -> Option<Duration> {
+        self.read().looked.map(|looked| looked.elapsed())
+    }
+
+    /// What users' requests came to, as of the last look; `None` before the first.
+    #[must_use]
+    pub fn traffic(&self) -> Option<traffic::Traffic> {
+        let known = self.read();
+        known.looked.map(|_| known.traffic.clone())
+    }
+
     /// Starts to look. `table` gives the routes, `clients` a client for each Traefik of the `fleet`.
     pub fn start(
         lifecycle: &Lifecycle,

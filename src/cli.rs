@@ -2,9 +2,11 @@
 
 mod check;
 mod commands;
+mod connections;
 mod floors;
 mod one_machine;
 mod serve;
+mod signals;
 mod sources;
 pub mod traefik_config;
 mod wiring;
@@ -54,6 +56,7 @@ pub async fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
     };
     match name {
         "check" => check::run(&config).await,
+        "connections" => connections::run(&config, own).await,
         "traefik-config" => traefik_config::run(&config, own),
         _ => serve::run(&config).await,
     }

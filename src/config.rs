@@ -248,6 +248,8 @@ pub struct TraefikConfig {
     pub root_key: String,
     /// Their entry points for users; at least one.
     pub entry_points: Vec<EntryPoint>,
+    /// The port of `pointsman connections` beside each of them, if it runs there.
+    pub connections_port: Option<u16>,
     /// Take over a tree of another layout.
     pub adopt_layout: bool,
     /// Refuse old versions.

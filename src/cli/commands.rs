@@ -3,7 +3,7 @@
 use clap::builder::styling::Styles;
 use clap::{Arg, ArgAction, Command};
 
-use super::traefik_config;
+use super::{connections, traefik_config};
 use crate::config::settings::{Group, Kind, REFUSED, SETTINGS, Setting};
 
 const ABOUT: &str = "\
@@ -42,6 +42,7 @@ pub fn command() -> Command {
                 .about("Check the configuration, then look at etcd, Traefik and the API from outside")
                 .args_override_self(true),
         )
+        .subcommand(connections::command().args_override_self(true))
         .subcommand(traefik_config::command().args_override_self(true));
     for group in Group::ALL {
         let settings = SETTINGS.iter().filter(|setting| setting.group == group);

@@ -124,6 +124,11 @@ pub(super) struct Watch {
 }
 
 impl Watch {
+    /// How the child is.
+    pub(super) fn child(&self) -> tokio::sync::watch::Receiver<State> {
+        self.state.clone()
+    }
+
     /// Tells it to whoever looks for activity.
     pub(super) fn tell(self, settings: &mut activity::Settings) {
         let Self { state, forwards } = self;
@@ -207,7 +212,7 @@ async fn watch(child: &Child, fleet: &Fleet, readiness: &Readiness) {
                 // It has nothing yet, and is asked again and again until it has.
                 fleet.hurry();
             }
-            State::Down { how } => readiness.hold(LATCH, format!("Traefik {how}")),
+            State::Down { how, .. } => readiness.hold(LATCH, format!("Traefik {how}")),
             State::Failed { .. } => return,
         }
         if seen.borrow_and_update().values().any(|seen| matches!(seen.status, Status::Serving(_) | Status::Empty)) {

@@ -193,7 +193,13 @@ pub(super) fn traefik_sources(config: &Config) -> Vec<Source> {
 
 /// How it is found out when routes were last used.
 pub(super) fn activity_settings(config: &Config) -> activity::Settings {
-    activity::Settings::new(config.prefix(), tree_settings(config).space)
+    let space = if config.routing.host_routing { Space::Hosts } else { Space::Paths };
+    activity::Settings {
+        connections_port: config.traefik.connections_port,
+        // Whoever stands beside Traefik takes the tokens that we take.
+        connections_token: config.auth.tokens().ok().and_then(|tokens| tokens.into_iter().next()),
+        ..activity::Settings::new(config.prefix(), space)
+    }
 }
 
 pub(super) fn api_settings(config: &Config) -> ApiSettings {

@@ -239,6 +239,7 @@ fn traefik(read: &mut Reader<'_>) -> TraefikConfig {
         apis: read.list("traefik-api", values::traefik_api),
         root_key: read.or("traefik-root-key", "traefik".to_owned(), values::key_prefix),
         entry_points,
+        connections_port: read.one("connections-port", values::port),
         adopt_layout: read.switch("adopt-layout"),
         strict_versions: read.switch("strict-versions"),
     }

@@ -231,6 +231,13 @@ pub const SETTINGS: &[Setting] = &[
         "adopt-layout",
         "Take over Traefik's keys even if another version or other settings wrote them.",
     )),
+    etcd(one(
+        Group::Traefik,
+        "connections-port",
+        "PORT",
+        Some("none"),
+        "Port of 'pointsman connections' beside each Traefik that is not on this machine: it sees open websockets.",
+    )),
     switch(Group::Traefik, "strict-versions", "Refuse a Traefik or etcd that is too old, instead of warning."),
     switch(Group::Routing, "host-routing", "The first segment of a route is the host it is for."),
     one(
