@@ -334,6 +334,8 @@ pub struct Sources {
     pub file: Layer,
     /// The file can't be read, so what seems to be missing may stand in it.
     pub file_is_lost: bool,
+    /// The command has nothing to do with Traefik, so it need not be named.
+    pub without_traefik: bool,
     /// The content of `CONFIGPROXY_AUTH_TOKEN`.
     pub environment_token: Option<SecretString>,
     /// The file that `NODE_EXTRA_CA_CERTS` names: more authorities for https servers.
