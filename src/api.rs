@@ -4,6 +4,7 @@
 //! its body read. `docs/api.md` says what clients may rely on.
 
 pub mod auth;
+pub mod connections;
 pub mod files;
 pub mod listen;
 pub mod pages;
@@ -22,6 +23,7 @@ use axum::routing::any;
 use serde_json::json;
 use tokio::sync::Semaphore;
 
+use crate::activity::{LastActivity, Unknown};
 use crate::control::Routes;
 use crate::lifecycle::Readiness;
 use answer::Answer;
@@ -59,6 +61,7 @@ impl Default for ApiSettings {
 #[derive(Clone)]
 pub struct ApiState {
     routes: Arc<dyn Routes>,
+    activity: Arc<dyn LastActivity>,
     auth: Arc<Authenticator>,
     readiness: Readiness,
     settings: Arc<ApiSettings>,
@@ -66,11 +69,17 @@ pub struct ApiState {
 }
 
 impl ApiState {
-    /// The API over `routes`.
+    /// The API over `routes`. Nothing is known about when they were last used.
     #[must_use]
     pub fn new(routes: Arc<dyn Routes>, auth: Arc<Authenticator>, readiness: Readiness, settings: ApiSettings) -> Self {
         let calls = Arc::new(Semaphore::new(settings.calls_max));
-        Self { routes, auth, readiness, settings: Arc::new(settings), calls }
+        Self { routes, activity: Arc::new(Unknown), auth, readiness, settings: Arc::new(settings), calls }
+    }
+
+    /// The same, and `activity` knows when routes were last used.
+    #[must_use]
+    pub fn with_last_activity(self, activity: Arc<dyn LastActivity>) -> Self {
+        Self { activity, ..self }
     }
 }
 

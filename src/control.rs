@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::clock::SharedClock;
 use crate::lifecycle::{Lifecycle, Readiness};
 use crate::route::record::{Head, RecordKeys};
-use crate::route::{Route, RouteData, RouteSpec, Target};
+use crate::route::{Route, RouteData, RouteSpec, RouteTable, Target};
 use crate::store::SharedStore;
 use crate::traefik::bucket::Sizes;
 use crate::traefik::fixed;
@@ -129,6 +129,13 @@ impl ControlPlane {
     #[must_use]
     pub fn routes(&self) -> usize {
         self.mirror.read().table.len()
+    }
+
+    /// The routes in this replica's mirror; `None` until they have been read.
+    #[must_use]
+    pub fn table(&self) -> Option<RouteTable> {
+        let view = self.mirror.read();
+        view.records_loaded.then(|| view.table.clone())
     }
 
     /// Records a route unless there is one of this prefix, and returns when every live Traefik serves what there is. `true`:

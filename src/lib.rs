@@ -8,6 +8,8 @@ pub mod store;
 
 pub mod traefik;
 
+pub mod activity;
+
 pub mod control;
 
 pub mod child;

@@ -60,19 +60,23 @@ async fn list(state: &ApiState, grant: &Grant, query: Option<&str>) -> Result<An
     within(grant, &RouteSpec::root())?;
     let inactive_since = query::inactive_since(query.unwrap_or_default())
         .map_err(|error| Answer::as_chp(StatusCode::BAD_REQUEST, error.to_string()))?;
-    let mut routes = state.routes.list().await?;
-    if inactive_since.is_some() {
-        // When a route was last used isn't known yet, and an active server taken for an idle one would be culled.
-        routes.clear();
+    let routes = state.routes.list().await?;
+    let last = state.activity.of(&routes);
+    let mut listed: Vec<_> =
+        routes.iter().enumerate().map(|(at, route)| (&**route, last.as_ref().map(|last| last[at]))).collect();
+    if let Some(since) = inactive_since {
+        // A route of which nobody knows when it was last used is never called inactive: an active server would be culled.
+        listed.retain(|(_, last)| last.is_some_and(|last| last < since));
     }
-    Ok(Answer::json(StatusCode::OK, &Listing { routes: &routes, host_routing: state.settings.host_routing }))
+    Ok(Answer::json(StatusCode::OK, &Listing { routes: &listed, host_routing: state.settings.host_routing }))
 }
 
 async fn get(state: &ApiState, grant: &Grant, spec: &RouteSpec) -> Result<Answer, Answer> {
     within(grant, spec)?;
     Ok(match state.routes.get(spec).await? {
         Some(route) => {
-            Answer::json(StatusCode::OK, &RouteView { route: &route, host_routing: state.settings.host_routing })
+            let last = state.activity.of(std::slice::from_ref(&route)).map(|last| last[0]);
+            Answer::json(StatusCode::OK, &RouteView { route: &route, last, host_routing: state.settings.host_routing })
         }
         None => Answer::empty(StatusCode::NOT_FOUND),
     })
@@ -99,7 +103,9 @@ async fn post(state: &ApiState, grant: &Grant, spec: RouteSpec, request: Request
     if state.settings.host_routing && !spec.is_root() {
         data.remove("host");
     }
-    state.routes.add(spec, target, data).await?;
+    state.routes.add(spec.clone(), target, data).await?;
+    // As in configurable-http-proxy, also if it changed nothing.
+    state.activity.posted(&spec);
     Ok(Answer::empty(StatusCode::CREATED))
 }
 

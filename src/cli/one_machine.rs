@@ -13,6 +13,7 @@ use tracing::{error, info, warn};
 use url::Url;
 
 use super::wiring;
+use crate::activity;
 use crate::api::listen::{Limits, Listener};
 use crate::child::{Child, ChildSettings, State, binary};
 use crate::config::{Config, Listen, Redirect};
@@ -116,7 +117,30 @@ pub(super) struct Running {
     ways: Ways,
 }
 
+/// What only the one who started Traefik knows of its connections.
+pub(super) struct Watch {
+    state: tokio::sync::watch::Receiver<State>,
+    forwards: Forwards,
+}
+
+impl Watch {
+    /// Tells it to whoever looks for activity.
+    pub(super) fn tell(self, settings: &mut activity::Settings) {
+        let Self { state, forwards } = self;
+        settings.process = Some(Arc::new(move || match *state.borrow() {
+            State::Running { pid, .. } => Some(pid),
+            _ => None,
+        }));
+        settings.forwarders = Arc::new(move |target| forwards.address(target.unix_path()?).ok());
+    }
+}
+
 impl Running {
+    /// What is known of the child's connections.
+    pub(super) fn watch(&self) -> Watch {
+        Watch { state: self.child.watch(), forwards: self.ways.servers.0.clone() }
+    }
+
     /// Starts it: the watch over the child and over files that change, and the ways between sockets. Returns what SIGHUP
     /// calls.
     pub(super) fn start(

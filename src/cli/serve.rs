@@ -9,6 +9,7 @@ use tracing::{error, info, warn};
 
 use super::one_machine::{self, Running};
 use super::{Exit, complain, floors, wiring};
+use crate::activity::Activity;
 use crate::api::auth::Authenticator;
 use crate::api::listen::tls::Tls;
 use crate::api::listen::{Limits, ListenError, Listener};
@@ -81,15 +82,31 @@ async fn serve(config: &Config) -> Result<(), Failed> {
     let Parts { store, etcd, own, pages, fleet, sources, tree } = parts(config, &lifecycle).await?;
     let fleet = Arc::new(fleet);
     let control = wiring::control_settings(config, tree);
-    let control = ControlPlane::start(&lifecycle, &readiness, clock, store, fleet.clone(), control);
+    let control = ControlPlane::start(&lifecycle, &readiness, clock.clone(), store.clone(), fleet.clone(), control);
     spawn_until_stopped(&lifecycle, "traefik", fleet.clone().run(sources));
     spawn_until_stopped(&lifecycle, "traefik readiness", fleet.clone().report(readiness.clone()));
+    let watch = own.as_ref().map(Running::watch);
     let files = own.map(|own| own.start(&lifecycle, &readiness, &fleet, &control));
     if let Some(target) = &config.routing.default_target {
         spawn_until_stopped(&lifecycle, "default target", set_default_target(control.clone(), target.clone()));
     }
 
-    let state = ApiState::new(control, auth.clone(), readiness.clone(), wiring::api_settings(config));
+    let mut settings = wiring::activity_settings(config);
+    if let Some(watch) = watch {
+        watch.tell(&mut settings);
+    }
+    let (table, clients) = (control.clone(), fleet.clone());
+    let activity = Activity::start(
+        &lifecycle,
+        clock,
+        store,
+        fleet,
+        Arc::new(move || table.table()),
+        Arc::new(move |url: &str| clients.client(url)),
+        settings,
+    );
+    let state = ApiState::new(control, auth.clone(), readiness.clone(), wiring::api_settings(config))
+        .with_last_activity(activity);
     lifecycle.spawn_front("api", api.serve("api", api::router(state), lifecycle.draining()));
     if let Some(pages) = pages {
         let router = pages::router(&wiring::pages_settings(config)).map_err(Failed::configuration)?;

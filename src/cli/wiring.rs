@@ -5,6 +5,7 @@ use std::path::Path;
 
 use tracing::warn;
 
+use crate::activity;
 use crate::api::ApiSettings;
 use crate::api::auth::{AuthSettings, JwtSettings};
 use crate::api::listen::tls::{Protocols, Tls, TlsError, TlsSettings};
@@ -188,6 +189,11 @@ pub(super) fn traefik_sources(config: &Config) -> Vec<Source> {
         TraefikApi::Dns { name, port } => Source::Dns { name: name.clone(), port: *port },
     };
     config.traefik.apis.iter().map(source).collect()
+}
+
+/// How it is found out when routes were last used.
+pub(super) fn activity_settings(config: &Config) -> activity::Settings {
+    activity::Settings::new(config.prefix(), tree_settings(config).space)
 }
 
 pub(super) fn api_settings(config: &Config) -> ApiSettings {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout_at};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use url::Url;
 
 use super::client::{Access, ClientError, TraefikClient};
@@ -247,12 +247,26 @@ impl Fleet {
         }
     }
 
+    fn log_change(&self, url: &str, before: &Status, after: &Status) {
+        match (before, after) {
+            (Status::Serving(_), Status::Serving(_)) | (_, Status::Unknown) => {}
+            (_, Status::Serving(marker)) => info!(traefik = %url, %marker, "The Traefik at {url} serves our routes"),
+            // What we have just started has nothing until we have sent it.
+            (_, Status::Empty) if self.access.key.is_some() => debug!(traefik = %url, "Our Traefik waits for routes"),
+            (_, Status::Empty) => warn!(traefik = %url, "The Traefik at {url} is up and has none of our routes"),
+            (_, Status::Down) => warn!(traefik = %url, "The Traefik at {url} is down: nobody listens there"),
+            (_, Status::Silent(reason)) => {
+                warn!(traefik = %url, reason, "The Traefik at {url} does not answer: {reason}")
+            }
+        }
+    }
+
     fn update(&self, url: &str, status: Status, asked: Instant) {
         self.seen.send_if_modified(|all| {
             let Some(seen) = all.get_mut(url) else { return false };
             seen.asked = Some(asked);
             if seen.status != status {
-                log_change(url, &seen.status, &status);
+                self.log_change(url, &seen.status, &status);
                 // A silent one that was loading goes on loading.
                 seen.since = Instant::now();
                 seen.status = status;
@@ -313,16 +327,6 @@ async fn resolve(name: &str, port: u16, known: &mut Resolved) {
     if !known.failing {
         known.failing = true;
         warn!(%name, "The name {name} of --traefik-api can't be resolved: {reason}; keeping the {} known addresses", known.urls.len());
-    }
-}
-
-fn log_change(url: &str, before: &Status, after: &Status) {
-    match (before, after) {
-        (Status::Serving(_), Status::Serving(_)) | (_, Status::Unknown) => {}
-        (_, Status::Serving(marker)) => info!(traefik = %url, %marker, "The Traefik at {url} serves our routes"),
-        (_, Status::Empty) => warn!(traefik = %url, "The Traefik at {url} is up and has none of our routes"),
-        (_, Status::Down) => warn!(traefik = %url, "The Traefik at {url} is down: nobody listens there"),
-        (_, Status::Silent(reason)) => warn!(traefik = %url, reason, "The Traefik at {url} does not answer: {reason}"),
     }
 }
 

@@ -247,6 +247,7 @@ impl StaticConfig {
             "  # Traefik's API, ping and metrics, {comment}.\n  {name}:\n    address: {}\n",
             quoted(address)
         );
+        let _ = writeln!(yaml, "    transport:\n      lifeCycle:\n        graceTimeOut: {}ms", self.grace.as_millis());
         if self.version >= TraefikVersion::ALIAS_HEADERS {
             yaml.push_str("    http:\n      aliasHeadersStrategy: keep\n");
         }

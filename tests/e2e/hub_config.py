@@ -28,7 +28,9 @@ class LightSpawner(SimpleLocalProcessSpawner):
     home_dir_template = SimpleLocalProcessSpawner.home_dir_template
 
     def get_args(self):
-        return super().get_args() if self.user.name.startswith("notebook") else []
+        # Jupyter's servers ping open websockets twice a minute; a test should not have to wait for that.
+        pings = ["--ServerApp.tornado_settings={'ws_ping_interval': 5000}"]
+        return super().get_args() + pings if self.user.name.startswith("notebook") else []
 
     async def start(self):
         if not self.user.name.startswith("notebook"):
@@ -39,6 +41,8 @@ class LightSpawner(SimpleLocalProcessSpawner):
 c.JupyterHub.authenticator_class = AnyNameAuthenticator
 c.JupyterHub.spawner_class = LightSpawner
 c.JupyterHub.allow_named_servers = True
+if "E2E_ACTIVITY_INTERVAL" in os.environ:
+    c.JupyterHub.last_activity_interval = int(os.environ["E2E_ACTIVITY_INTERVAL"])
 c.JupyterHub.services = [
     {"name": "e2e", "api_token": os.environ["E2E_TOKEN"]},
     {"name": "echo", "url": f"http://127.0.0.1:{os.environ['E2E_SERVICE_PORT']}", "command": LIGHT_SERVER},

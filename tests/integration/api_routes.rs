@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use pointsman::api::ApiSettings;
-use pointsman::control::ControlError;
 use rstest::rstest;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::support::api::{Api, Fault, Setup};
+use crate::support::api::{Api, Setup};
 
 const TARGET: &str = r#"{"target":"http://127.0.0.1:8888"}"#;
 
@@ -350,23 +349,6 @@ async fn without_a_filter_all_are_listed(#[case] query: &str) {
     api.add("/a", "http://x").await;
     let reply = api.call(&format!("GET /api/routes?{query}"), "").await;
     assert_eq!(reply.json(), json!({"/a": {"target": "http://x"}}), "{query}");
-}
-
-#[rstest]
-#[case("inactive_since=2026")]
-#[case("inactiveSince=2026-01-02T03:04:05.678Z")]
-#[case("inactive_since=2999-01-01T00:00:00%2B00:00")]
-#[case("inactive_since=bad&inactiveSince=2026")]
-#[tokio::test]
-async fn nothing_is_known_to_be_inactive(#[case] query: &str) {
-    let api = Api::start().await;
-    api.add("/a", "http://x").await;
-    let reply = api.call(&format!("GET /api/routes?{query}"), "").await;
-    assert_eq!((reply.status, reply.body.as_str()), (200, "{}"), "{query}");
-    // A filter is for the list: one route is given out whatever the query says.
-    assert_eq!(api.call(&format!("GET /api/routes/a?{query}"), "").await.status, 200);
-    api.routes.break_with(Fault::Fail(ControlError::Unavailable("etcd is out of reach".into())));
-    assert_eq!(api.call(&format!("GET /api/routes?{query}"), "").await.status, 503, "an empty table that nobody read");
 }
 
 #[rstest]

@@ -4,6 +4,8 @@
 
 mod support;
 
+mod activity;
+mod api_activity;
 mod api_auth;
 mod api_docs;
 mod api_http;

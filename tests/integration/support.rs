@@ -12,6 +12,7 @@ pub(crate) mod one_machine;
 pub(crate) mod pointsman;
 pub(crate) mod process;
 pub(crate) mod raw_http;
+pub(crate) mod servers;
 pub(crate) mod system;
 pub(crate) mod tls;
 pub(crate) mod traefik;

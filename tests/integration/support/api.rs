@@ -1,11 +1,13 @@
 //! The API over a table in memory whose faults a test can choose.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use pointsman::activity::LastActivity;
 use pointsman::api::auth::{AuthSettings, Authenticator};
 use pointsman::api::listen::tls::Tls;
 use pointsman::api::listen::{Limits, Listener};
@@ -88,6 +90,27 @@ impl Routes for FakeRoutes {
     }
 }
 
+/// Says when routes were last used, as a test has set it.
+#[derive(Debug, Default)]
+pub(crate) struct FakeActivity {
+    /// When routes that are not in `last` were used; `None`: nothing is known.
+    pub(crate) otherwise: Mutex<Option<Timestamp>>,
+    pub(crate) last: Mutex<BTreeMap<String, Timestamp>>,
+    pub(crate) posted: Mutex<Vec<String>>,
+}
+
+impl LastActivity for FakeActivity {
+    fn of(&self, routes: &[Arc<Route>]) -> Option<Vec<Timestamp>> {
+        let otherwise = (*self.otherwise.lock().expect("nobody panics with it"))?;
+        let last = self.last.lock().expect("nobody panics with it");
+        Some(routes.iter().map(|route| last.get(route.spec.as_str()).copied().unwrap_or(otherwise)).collect())
+    }
+
+    fn posted(&self, spec: &RouteSpec) {
+        self.posted.lock().expect("nobody panics with it").push(spec.as_str().to_owned());
+    }
+}
+
 /// A clock that a test sets.
 #[derive(Debug)]
 pub(crate) struct SetClock(pub(crate) Mutex<Timestamp>);
@@ -130,6 +153,8 @@ pub(crate) struct Api {
     pub(crate) address: SocketAddr,
     /// What it works on.
     pub(crate) routes: Arc<FakeRoutes>,
+    /// When they were used; unknown until a test says so.
+    pub(crate) activity: Arc<FakeActivity>,
     /// Who may call.
     pub(crate) auth: Arc<Authenticator>,
     /// Whether it is ready.
@@ -168,13 +193,15 @@ impl Api {
         let lifecycle = Lifecycle::new();
         let listener = Listener::bind("--api-ip, --api-port", "127.0.0.1", 0, setup.limits).await.expect("a free port");
         let address = listener.addresses()[0];
+        let activity = Arc::new(FakeActivity::default());
         let listener = match setup.tls {
             Some(tls) => listener.with_tls(tls),
             None => listener,
         };
         let state = ApiState::new(routes.clone(), auth.clone(), readiness.clone(), setup.settings);
+        let state = state.with_last_activity(activity.clone());
         lifecycle.spawn_front("api", listener.serve("api", api::router(state), lifecycle.draining()));
-        Self { address, routes, auth, readiness, clock, lifecycle }
+        Self { address, routes, activity, auth, readiness, clock, lifecycle }
     }
 
     /// Sends `METHOD PATH` with the right token.

@@ -83,7 +83,10 @@ impl RawClient {
         let head = read_head(&mut self.stream, &mut self.buffer).await?;
         let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).expect("a status");
         let length = head.lines().find_map(|l| l.to_lowercase().strip_prefix("content-length: ").map(str::to_owned));
-        let length: usize = length.expect("a length").parse().expect("a number");
+        let length: usize = match status {
+            204 | 304 => 0,
+            _ => length.expect("a length").parse().expect("a number"),
+        };
         while self.buffer.len() < length {
             if self.stream.read_buf(&mut self.buffer).await.ok()? == 0 {
                 return None;

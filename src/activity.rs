@@ -1,0 +1,212 @@
+//! When each route was last used, as configurable-http-proxy knows it, over any number of Traefiks and replicas.
+//!
+//! Two sources, looked at every ten seconds: Traefik's counters ([`exposition`], [`counters`]), which tell of answers, and
+//! the connections from Traefik to the servers ([`kernel`], [`remote`], [`streams`]), which tell of open websockets. What
+//! they say is merged by maximum, kept in memory, and written rarely into a few keys of the store ([`checkpoint`],
+//! [`keeper`]), where other replicas read it. `docs/activity.md` says what is seen and when.
+
+pub mod checkpoint;
+pub mod counters;
+pub mod exposition;
+pub mod kernel;
+pub mod streams;
+
+mod collector;
+mod keeper;
+pub mod remote;
+mod servers;
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use secrecy::SecretString;
+use tokio::time::Instant;
+
+use crate::clock::SharedClock;
+use crate::lifecycle::Lifecycle;
+use crate::route::{Route, RouteSpec, RouteTable};
+use crate::store::SharedStore;
+use crate::traefik::client::{ClientError, TraefikClient};
+use crate::traefik::fleet::Fleet;
+use crate::traefik::name;
+use crate::traefik::rule::Space;
+
+use collector::Collector;
+use keeper::Keeper;
+pub use servers::Forwarders;
+
+/// What the API asks about routes, and tells.
+pub trait LastActivity: Send + Sync + 'static {
+    /// When each of these routes was last used, in their order, with whole milliseconds. `None`: nobody can say so now, and
+    /// then none may be called inactive.
+    fn of(&self, routes: &[Arc<Route>]) -> Option<Vec<Timestamp>>;
+
+    /// A client posted this route, which counts as use.
+    fn posted(&self, spec: &RouteSpec);
+}
+
+/// Nothing is known of any route.
+#[derive(Debug, Clone, Copy)]
+pub struct Unknown;
+
+impl LastActivity for Unknown {
+    fn of(&self, _: &[Arc<Route>]) -> Option<Vec<Timestamp>> {
+        None
+    }
+
+    fn posted(&self, _: &RouteSpec) {}
+}
+
+/// The routes as they are now; `None` until they have been read from the store.
+pub type Table = Arc<dyn Fn() -> Option<RouteTable> + Send + Sync>;
+
+/// Makes a client for the Traefik whose API has this address.
+pub type Clients = Arc<dyn Fn(&str) -> Result<TraefikClient, ClientError> + Send + Sync>;
+
+/// The process of the Traefik on this machine, if we know it.
+pub type Process = Arc<dyn Fn() -> Option<u32> + Send + Sync>;
+
+/// How activity is looked for.
+#[derive(Clone)]
+pub struct Settings {
+    /// The prefix of our keys in the store, with its trailing slash; never inside Traefik's tree.
+    pub prefix: String,
+    /// By path, or by host and path.
+    pub space: Space,
+    /// How often Traefik is looked at. Looks that cost more than a fiftieth of it are taken less often.
+    pub interval: Duration,
+    /// How often what is known is written into the store, at most, by all replicas together.
+    pub checkpoint_interval: Duration,
+    /// The port of `pointsman connections` beside each Traefik that is not on this machine, if there is one.
+    pub connections_port: Option<u16>,
+    /// The token that it wants.
+    pub connections_token: Option<SecretString>,
+    /// The Traefik on this machine, if we started it: then nobody else's connections can be taken for its own.
+    pub process: Option<Process>,
+    /// Where Traefik connects for targets that it can't reach itself.
+    pub forwarders: Forwarders,
+}
+
+impl Settings {
+    /// The usual ones, with keys below `prefix`, which is written without a trailing slash.
+    #[must_use]
+    pub fn new(prefix: &str, space: Space) -> Self {
+        Self {
+            prefix: format!("{}/activity/", prefix.trim_end_matches('/')),
+            space,
+            interval: Duration::from_secs(10),
+            checkpoint_interval: Duration::from_secs(30),
+            connections_port: None,
+            connections_token: None,
+            process: None,
+            forwarders: Arc::new(|_| None),
+        }
+    }
+}
+
+/// What is known of all routes.
+pub struct Activity {
+    known: RwLock<Known>,
+    clock: SharedClock,
+    space: Space,
+}
+
+#[derive(Default)]
+struct Known {
+    /// When each route was last used, by its name in Traefik, in milliseconds since 1970.
+    last: HashMap<Box<str>, i64>,
+    /// The names of the routes in the table.
+    names: HashMap<RouteSpec, Box<str>>,
+    /// Until then this may be told.
+    fresh_until: Option<Instant>,
+}
+
+impl Activity {
+    /// Starts to look. `table` gives the routes, `clients` a client for each Traefik of the `fleet`.
+    pub fn start(
+        lifecycle: &Lifecycle,
+        clock: SharedClock,
+        store: SharedStore,
+        fleet: Arc<Fleet>,
+        table: Table,
+        clients: Clients,
+        settings: Settings,
+    ) -> Arc<Self> {
+        let activity = Arc::new(Self { known: RwLock::default(), clock, space: settings.space });
+        let keeper = Arc::new(Keeper::new(store, &settings, activity.clone()));
+        let stopping = lifecycle.stopping();
+        lifecycle.spawn("follow activity", keeper.clone().follow(stopping.clone()));
+        let collector = Collector::new(activity.clone(), keeper, fleet, table, clients, settings);
+        lifecycle.spawn("activity", collector.run(stopping));
+        activity
+    }
+
+    /// A route was used at these times, by name. Never goes backwards.
+    fn merge<'a>(&self, uses: impl IntoIterator<Item = (&'a str, i64)>) {
+        let mut known = self.write();
+        for (name, at_ms) in uses {
+            match known.last.get_mut(name) {
+                Some(last) => *last = at_ms.max(*last),
+                None => drop(known.last.insert(name.into(), at_ms)),
+            }
+        }
+    }
+
+    /// Forgets what isn't in the table. Gives the names of what is.
+    fn keep(&self, table: &RouteTable) -> HashMap<RouteSpec, Box<str>> {
+        let old = self.read().names.clone();
+        let names: HashMap<RouteSpec, Box<str>> = table
+            .iter()
+            .map(|route| {
+                let name = old.get(&route.spec).cloned().unwrap_or_else(|| self.name(&route.spec));
+                (route.spec.clone(), name)
+            })
+            .collect();
+        let there: std::collections::HashSet<&str> = names.values().map(|name| &**name).collect();
+        let mut known = self.write();
+        known.last.retain(|name, _| there.contains(&**name));
+        known.names.clone_from(&names);
+        names
+    }
+
+    fn name(&self, spec: &RouteSpec) -> Box<str> {
+        name::route(self.space.place(spec)).into()
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, Known> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, Known> {
+        self.known.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl LastActivity for Activity {
+    fn of(&self, routes: &[Arc<Route>]) -> Option<Vec<Timestamp>> {
+        let known = self.read();
+        if known.fresh_until.is_none_or(|until| until < Instant::now()) {
+            return None;
+        }
+        let last = |route: &Arc<Route>| {
+            let name = known.names.get(&route.spec).cloned().unwrap_or_else(|| self.name(&route.spec));
+            // A route begins with its POST, whatever one of the same prefix did before it was deleted.
+            let created_ms = route.created.as_millisecond();
+            let last_ms = known.last.get(&*name).map_or(created_ms, |last| created_ms.max(*last));
+            Timestamp::from_millisecond(last_ms).unwrap_or(route.created)
+        };
+        Some(routes.iter().map(last).collect())
+    }
+
+    fn posted(&self, spec: &RouteSpec) {
+        self.merge([(&*self.name(spec), self.clock.now().as_millisecond())]);
+    }
+}
+
+impl std::fmt::Debug for Activity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Activity").field("routes", &self.read().last.len()).finish_non_exhaustive()
+    }
+}

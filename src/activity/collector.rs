@@ -1,0 +1,352 @@
+//! The task that looks: at every Traefik's counters and connections, again and again.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use url::{Host, Url};
+
+use super::counters::{Before, Counted, Counters};
+use super::exposition::{self, Sample};
+use super::keeper::{Keeper, Latest};
+use super::remote::Remote;
+use super::servers::{ByServer, Servers};
+use super::streams::{Connection, Streams};
+use super::{Activity, Clients, Settings, Table, kernel};
+use crate::route::RouteTable;
+use crate::traefik::client::TraefikClient;
+use crate::traefik::fleet::{Fleet, Status};
+
+/// A look takes at most this part of the time.
+const COST_SHARE: u32 = 50;
+
+/// After so many intervals without a whole look, nothing is told any more.
+const STALE_INTERVALS: u32 = 3;
+
+/// So many different ports are asked for one by one; of more, all connections are read.
+const PORTS_MAX: usize = 3;
+
+/// Looks at Traefik for as long as the process lives.
+pub(super) struct Collector {
+    activity: Arc<Activity>,
+    keeper: Arc<Keeper>,
+    fleet: Arc<Fleet>,
+    table: Table,
+    clients: Clients,
+    settings: Settings,
+    servers: Servers,
+    counters: Counters,
+    known_clients: HashMap<String, TraefikClient>,
+    remotes: HashMap<String, Remote>,
+    streams: HashMap<Place, Streams>,
+    complaints: BTreeMap<String, String>,
+    told: BTreeSet<Place>,
+}
+
+/// Whose connections are seen together.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Place {
+    /// All Traefiks of this machine.
+    Here,
+    /// One Traefik elsewhere, by the address of its API.
+    There(String),
+    /// The connections of this Traefik can't be seen.
+    Unseen(String),
+}
+
+/// What one look at one Traefik gave.
+struct Look {
+    url: String,
+    counters: Result<Sample, String>,
+}
+
+impl Collector {
+    pub(super) fn new(
+        activity: Arc<Activity>,
+        keeper: Arc<Keeper>,
+        fleet: Arc<Fleet>,
+        table: Table,
+        clients: Clients,
+        settings: Settings,
+    ) -> Self {
+        let servers = Servers::new(settings.forwarders.clone());
+        Self {
+            activity,
+            keeper,
+            fleet,
+            table,
+            clients,
+            settings,
+            servers,
+            counters: Counters::default(),
+            known_clients: HashMap::new(),
+            remotes: HashMap::new(),
+            streams: HashMap::new(),
+            complaints: BTreeMap::new(),
+            told: BTreeSet::new(),
+        }
+    }
+
+    pub(super) async fn run(mut self, stopping: CancellationToken) {
+        loop {
+            let begun = Instant::now();
+            if stopping.run_until_cancelled(self.look()).await.is_none() {
+                break;
+            }
+            let pause = self.settings.interval.max(begun.elapsed() * COST_SHARE);
+            // What is known may be told until so many looks have failed.
+            if self.complaints.is_empty() {
+                let until = Instant::now() + pause * STALE_INTERVALS;
+                self.activity.write().fresh_until = Some(until);
+            }
+            if stopping.run_until_cancelled(sleep(self.soon(pause))).await.is_none() {
+                break;
+            }
+        }
+        if let Some(latest) = self.latest() {
+            self.keeper.write_last(&latest).await;
+        }
+    }
+
+    /// The first whole look should not wait for an interval.
+    fn soon(&self, pause: Duration) -> Duration {
+        let never = self.activity.read().fresh_until.is_none();
+        if never { pause.min(Duration::from_secs(1)) } else { pause }
+    }
+
+    /// One look at everything. What is missing stands in `complaints`.
+    async fn look(&mut self) {
+        let mut complaints = BTreeMap::new();
+        let live = self.live();
+        if live.is_empty() {
+            complaints.insert(String::new(), "no Traefik is up".to_owned());
+        }
+        match (self.table)().filter(|_| self.keeper.is_loaded()) {
+            Some(table) => self.look_with(&table, &live, &mut complaints).await,
+            None => drop(complaints.insert(String::new(), "the store has not been read".to_owned())),
+        }
+        self.tell(complaints);
+    }
+
+    async fn look_with(&mut self, table: &RouteTable, live: &[String], complaints: &mut BTreeMap<String, String>) {
+        let names = self.activity.keep(table);
+        let servers = self.servers.of(table, &names).await;
+        let places = self.places(live);
+        let connections = self.connections(&places, &servers).await;
+        let looked_at = self.activity.clock.now();
+        let looks = self.scrape(live).await;
+        let now_ms = self.activity.clock.now().as_millisecond();
+        let mut counted: HashMap<String, Counted> = HashMap::new();
+        for Look { url, counters } in looks {
+            match counters {
+                Ok(sample) => {
+                    let (looked_ms, kept) = self.keeper.before(&(url.clone(), sample.started_ms));
+                    let before = Before { looked_ms, kept: kept.as_ref() };
+                    counted.insert(url.clone(), self.counters.look(&url, sample, before));
+                }
+                Err(reason) => drop(complaints.insert(url, reason)),
+            }
+        }
+        let listed: HashSet<&str> = names.values().map(|name| &**name).collect();
+        for counted in counted.values() {
+            let used = counted.iter().filter(|(name, answers)| answers.good > 0 && listed.contains(&***name));
+            self.activity.merge(used.map(|(name, _)| (&**name, now_ms)));
+        }
+        self.counters.keep(|url| live.iter().any(|live| live == url));
+        self.streams.retain(|place, _| places.contains_key(place));
+        for (place, urls) in &places {
+            let connections = match connections.get(place) {
+                Some(Ok(connections)) => connections,
+                Some(Err(reason)) => {
+                    complaints.insert(urls.join(", "), format!("its connections can't be seen: {reason}"));
+                    continue;
+                }
+                None => continue,
+            };
+            let answers = answers(urls, &counted, &servers);
+            let streams = self.streams.entry(place.clone()).or_default();
+            for (server, at) in streams.look(connections, looked_at, answers.as_ref()) {
+                let names = servers.get(&server).into_iter().flatten();
+                self.activity.merge(names.map(|name| (&**name, at.as_millisecond())));
+            }
+        }
+        if let Some(latest) = self.latest() {
+            self.keeper.write_if_due(&latest).await;
+        }
+    }
+
+    /// The Traefiks that may serve users, by the addresses of their APIs.
+    fn live(&self) -> Vec<String> {
+        let seen = self.fleet.watch();
+        let is_live = |status: &Status| matches!(status, Status::Serving(_) | Status::Empty | Status::Silent(_));
+        seen.borrow().iter().filter(|(_, seen)| is_live(&seen.status)).map(|(url, _)| url.clone()).collect()
+    }
+
+    /// Where the connections of each Traefik are seen.
+    fn places(&mut self, live: &[String]) -> BTreeMap<Place, Vec<String>> {
+        let mut places: BTreeMap<Place, Vec<String>> = BTreeMap::new();
+        for url in live {
+            let place = if is_here(url) {
+                Place::Here
+            } else if self.settings.connections_port.is_some() {
+                Place::There(url.clone())
+            } else {
+                Place::Unseen(url.clone())
+            };
+            if self.told.insert(place.clone()) {
+                tell_place(&place);
+            }
+            places.entry(place).or_default().push(url.clone());
+        }
+        self.told.retain(|place| places.contains_key(place));
+        places
+    }
+
+    /// The connections to our servers, as far as they can be seen.
+    async fn connections(
+        &mut self,
+        places: &BTreeMap<Place, Vec<String>>,
+        servers: &ByServer,
+    ) -> HashMap<Place, Result<Vec<Connection>, String>> {
+        let ports: BTreeSet<u16> = servers.keys().map(SocketAddr::port).collect();
+        let ports: Vec<u16> = if ports.len() > PORTS_MAX { Vec::new() } else { ports.into_iter().collect() };
+        let mut looks = JoinSet::new();
+        for place in places.keys() {
+            match place {
+                Place::Here => {
+                    let (ports, process) = (ports.clone(), self.settings.process.clone());
+                    looks.spawn(async move {
+                        let read = move || kernel::connections(&ports, process.and_then(|process| process()));
+                        let read = spawn_blocking(read).await.map_err(|e| e.to_string());
+                        (Place::Here, read.and_then(|read| read.map_err(|e| e.to_string())))
+                    });
+                }
+                Place::There(url) => {
+                    let remote = match self.remotes.get(url) {
+                        Some(remote) => Ok(remote.clone()),
+                        None => Remote::new(url, &self.settings),
+                    };
+                    if let Ok(remote) = &remote {
+                        self.remotes.insert(url.clone(), remote.clone());
+                    }
+                    let (place, ports) = (place.clone(), ports.clone());
+                    looks.spawn(async move {
+                        match remote {
+                            Ok(remote) => (place, remote.connections(&ports).await),
+                            Err(reason) => (place, Err(reason)),
+                        }
+                    });
+                }
+                Place::Unseen(_) => {}
+            }
+        }
+        self.remotes.retain(|url, _| places.contains_key(&Place::There(url.clone())));
+        let mut found = HashMap::new();
+        while let Some(look) = looks.join_next().await {
+            if let Ok((place, mut read)) = look {
+                if let Ok(connections) = &mut read {
+                    connections.retain(|connection| servers.contains_key(&connection.server));
+                }
+                found.insert(place, read);
+            }
+        }
+        found
+    }
+
+    /// Reads the counters of all these Traefiks, at once.
+    async fn scrape(&mut self, live: &[String]) -> Vec<Look> {
+        self.known_clients.retain(|url, _| live.contains(url));
+        let mut looks = JoinSet::new();
+        let mut done = Vec::new();
+        for url in live {
+            let client = match self.known_clients.get(url) {
+                Some(client) => client.clone(),
+                None => match (self.clients)(url) {
+                    Ok(client) => self.known_clients.entry(url.clone()).or_insert(client).clone(),
+                    Err(error) => {
+                        done.push(Look { url: url.clone(), counters: Err(error.to_string()) });
+                        continue;
+                    }
+                },
+            };
+            let url = url.clone();
+            looks.spawn(async move { Look { url, counters: counters(&client).await } });
+        }
+        done.extend(looks.join_all().await);
+        done
+    }
+
+    /// What is to be kept; `None` before the routes are known.
+    fn latest(&self) -> Option<Latest> {
+        let known = self.activity.read();
+        if known.names.is_empty() && known.last.is_empty() && (self.table)().is_none() {
+            return None;
+        }
+        let mut lives = BTreeMap::new();
+        for (url, started_ms, good) in self.counters.lives() {
+            lives.insert((url.to_owned(), started_ms), good);
+        }
+        Some(Latest { looked_ms: self.activity.clock.now().as_millisecond(), routes: known.last.clone(), lives })
+    }
+
+    /// Logs what changed.
+    fn tell(&mut self, complaints: BTreeMap<String, String>) {
+        for (traefik, reason) in &complaints {
+            if self.complaints.get(traefik) != Some(reason) && !traefik.is_empty() {
+                warn!(%traefik, reason, "When routes were last used can't be seen at {traefik}: {reason}");
+            }
+        }
+        if complaints.is_empty() && !self.complaints.is_empty() {
+            info!("When routes were last used can be seen");
+        }
+        self.complaints = complaints;
+    }
+}
+
+/// Says once where the connections of a Traefik are seen.
+fn tell_place(place: &Place) {
+    match place {
+        Place::Unseen(url) => warn!(
+            traefik = %url,
+            "Open websockets of the Traefik at {url} can't be seen, so a server with nothing but an open notebook looks \
+             idle; run `pointsman connections` beside it"
+        ),
+        Place::There(url) => info!(traefik = %url, "Open websockets of {url} are seen through its neighbour"),
+        Place::Here => info!("Open websockets of the Traefik on this machine are seen"),
+    }
+}
+
+/// Reads the counters of one Traefik.
+async fn counters(client: &TraefikClient) -> Result<Sample, String> {
+    let metrics = client.metrics().await.map_err(|e| e.to_string())?;
+    // A page of many routes takes a while to unpack.
+    let read = spawn_blocking(move || exposition::read(&mut metrics.reader())).await;
+    read.map_err(|e| e.to_string())?.map_err(|e| format!("its metrics can't be unpacked: {e}"))
+}
+
+/// What was counted of each server, if all of these Traefiks could be asked.
+fn answers(
+    urls: &[String],
+    counted: &HashMap<String, Counted>,
+    servers: &ByServer,
+) -> Option<HashMap<SocketAddr, u64>> {
+    let counted: Vec<&Counted> = urls.iter().map(|url| counted.get(url)).collect::<Option<_>>()?;
+    let of = |name: &str| counted.iter().filter_map(|counted| counted.get(name)).map(|answers| answers.all()).sum();
+    let sum = |names: &Vec<Box<str>>| names.iter().map(|name| of(name)).fold(0, u64::saturating_add);
+    Some(servers.iter().map(|(server, names)| (*server, sum(names))).filter(|(_, answers)| *answers > 0).collect())
+}
+
+/// Whether a Traefik's API is on this machine, by its address, and so are its connections.
+fn is_here(url: &str) -> bool {
+    match Url::parse(url).ok().as_ref().and_then(Url::host) {
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        Some(Host::Domain(host)) => host == "localhost",
+        None => false,
+    }
+}

@@ -1,0 +1,101 @@
+"""The idle culler ends the servers that nobody uses, and no others: what it knows comes from Pointsman, by way of the hub."""
+
+import sys
+import threading
+import time
+from datetime import datetime
+
+import pytest
+import requests
+import websocket
+from devkit.child import Child, wait_until
+from devkit.stack import plain_environment
+from notebook import Kernel
+
+NOTEBOOK = "notebook-open"
+# How long a server may be idle: longer than Pointsman, the hub and the culler take together to see that it is not.
+TIMEOUT_SECONDS = 35
+
+
+@pytest.fixture
+def watchful_hub(hub):
+    """The hub, asking Pointsman every few seconds when servers were last used."""
+    hub.stack.children["hub"].stop(30)
+    hub.stack.hub_environment["E2E_ACTIVITY_INTERVAL"] = "3"
+    hub.stack.start_hub()
+    try:
+        yield hub
+    finally:
+        # The next test starts it as it was.
+        del hub.stack.hub_environment["E2E_ACTIVITY_INTERVAL"]
+        hub.stack.children["hub"].stop(30)
+
+
+@pytest.fixture
+def culler(watchful_hub):
+    """The real culler, as a service of the hub would be started."""
+    stack = watchful_hub.stack
+    command = [
+        sys.executable, "-m", "jupyterhub_idle_culler",
+        f"--url={stack.public_url}/hub/api", f"--timeout={TIMEOUT_SECONDS}", "--cull-every=2",
+    ]  # fmt: skip
+    environment = {**plain_environment(), "JUPYTERHUB_API_TOKEN": watchful_hub.token}
+    child = Child("culler", command, stack.folder / "logs" / "culler.log", env=environment)
+    stack.children["culler"] = child
+    yield child
+    child.stop(10)
+    del stack.children["culler"]
+
+
+def listen(socket):
+    """Read what comes, as a browser does; the library answers pings meanwhile."""
+    try:
+        while True:
+            socket.recv()
+    except (websocket.WebSocketException, OSError):
+        pass
+
+
+def ask_again_and_again(hub, name, stopped):
+    while not stopped.wait(3):
+        requests.get(f"{hub.stack.public_url}{hub.path(name)}page", timeout=10)
+
+
+def is_running(hub, name):
+    return "" in hub.user(name)["servers"]
+
+
+@pytest.mark.parametrize("world", [6], ids=["hub6"], indirect=True)
+@pytest.mark.timeout(300)
+def test_the_idle_are_culled_and_an_open_notebook_is_not(watchful_hub, culler):
+    hub = watchful_hub
+    names = ["idle", "busy", NOTEBOOK]
+    hub.add_users(names)
+    for name in names:
+        hub.start(name)
+    # Only pings and pongs go over it; the notebook server reports no activity itself for the next five minutes.
+    kernel = Kernel(hub, NOTEBOOK)
+    threading.Thread(target=listen, args=(kernel.socket,), daemon=True).start()
+    stopped = threading.Event()
+    threading.Thread(target=ask_again_and_again, args=(hub, "busy", stopped), daemon=True).start()
+    opened = time.monotonic()
+    try:
+        culler.start()
+        wait_until("the idle server is culled", lambda: not is_running(hub, "idle"), 120, [culler], 1)
+        wait_until(
+            "the notebook has been open for twice the time",
+            lambda: time.monotonic() > opened + 2 * TIMEOUT_SECONDS,
+            3 * TIMEOUT_SECONDS,
+            [culler],
+            1,
+        )
+        assert is_running(hub, "busy"), culler.tail()
+        assert is_running(hub, NOTEBOOK), culler.tail()
+        last = datetime.fromisoformat(hub.routes()[f"/user/{NOTEBOOK}"]["last_activity"].replace("Z", "+00:00"))
+        assert (datetime.now(last.tzinfo) - last).total_seconds() < TIMEOUT_SECONDS, last
+        kernel.close()
+        wait_until("the closed notebook is culled", lambda: not is_running(hub, NOTEBOOK), 120, [culler], 1)
+        assert is_running(hub, "busy"), culler.tail()
+    finally:
+        stopped.set()
+        kernel.close()
