@@ -6,7 +6,7 @@ use crate::support::http::{Connection, Reply, Server, echo};
 use crate::support::one_machine::{OneMachine, refusal};
 use crate::support::wait::{eventually, http_get};
 
-async fn machine(flags: &[&str]) -> (OneMachine, Server) {
+async fn started(flags: &[&str]) -> (OneMachine, Server) {
     let server = Server::start(|head| Some(echo(head))).await;
     let machine = OneMachine::start(flags).await;
     machine.add("/", &format!("http://{}", server.address)).await;
@@ -22,14 +22,14 @@ fn got<'a>(reply: &'a Reply, header: &str) -> Vec<&'a str> {
 #[tokio::test]
 async fn everybody_is_believed_about_forwarded_headers_or_only_the_ranges_that_are_named() {
     let claim = "X-Forwarded-Proto: https\r\nX-Forwarded-For: 10.20.30.40\r\n";
-    let (open, _server) = machine(&[]).await;
+    let (open, _server) = started(&[]).await;
     let reply = open.ask("GET /", claim).await;
     assert_eq!(got(&reply, "x-forwarded-proto"), ["https"]);
     assert_eq!(got(&reply, "x-forwarded-for"), ["10.20.30.40, 127.0.0.1"]);
     open.stop().await;
 
     for (ranges, proto) in [("10.0.0.0/8,127.0.0.1", "https"), ("10.0.0.0/8", "http")] {
-        let (closed, _server) = machine(&["--trusted-ips", ranges]).await;
+        let (closed, _server) = started(&["--trusted-ips", ranges]).await;
         assert_eq!(got(&closed.ask("GET /", claim).await, "x-forwarded-proto"), [proto], "{ranges}");
         closed.stop().await;
     }
@@ -37,7 +37,7 @@ async fn everybody_is_believed_about_forwarded_headers_or_only_the_ranges_that_a
 
 #[tokio::test]
 async fn a_balancer_that_speaks_the_proxy_protocol_says_who_the_user_is() {
-    let (machine, _server) = machine(&["--proxy-protocol-ips", "127.0.0.0/8", "--trusted-ips", "192.0.2.1"]).await;
+    let (machine, _server) = started(&["--proxy-protocol-ips", "127.0.0.0/8", "--trusted-ips", "192.0.2.1"]).await;
     let mut connection = machine.connect().await;
     connection.send("PROXY TCP4 198.51.100.7 127.0.0.1 4711 80\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n").await;
     assert_eq!(got(&connection.reply().await, "x-forwarded-for"), ["198.51.100.7"]);
@@ -48,7 +48,7 @@ async fn a_balancer_that_speaks_the_proxy_protocol_says_who_the_user_is() {
 
 #[tokio::test]
 async fn an_idle_connection_is_closed_after_the_keep_alive_timeout() {
-    let (machine, _server) = machine(&["--keep-alive-timeout", "300"]).await;
+    let (machine, _server) = started(&["--keep-alive-timeout", "300"]).await;
     let mut connection: Connection = machine.connect().await;
     connection.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n").await;
     assert_eq!(connection.reply().await.status, 200);
@@ -59,7 +59,7 @@ async fn an_idle_connection_is_closed_after_the_keep_alive_timeout() {
 
 #[tokio::test]
 async fn each_request_is_logged_in_a_file_or_in_our_log() {
-    let (machine, _server) = self::machine(&["--access-log", "access.log"]).await;
+    let (machine, _server) = started(&["--access-log", "access.log"]).await;
     machine.get("/in-the-file").await;
     let file = machine.file("access.log");
     eventually("the access log", Duration::from_secs(10), || async {
@@ -70,7 +70,7 @@ async fn each_request_is_logged_in_a_file_or_in_our_log() {
     assert!(!machine.process.log().contains("in-the-file"));
     machine.stop().await;
 
-    let (machine, _server) = self::machine(&["--access-log=-"]).await;
+    let (machine, _server) = started(&["--access-log=-"]).await;
     machine.get("/in-the-log").await;
     eventually("the access log", Duration::from_secs(10), || async {
         let log = machine.process.log();

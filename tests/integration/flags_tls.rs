@@ -14,6 +14,9 @@ use crate::support::wait::eventually;
 
 const PAIR: [&str; 4] = ["--ssl-key", "server-key.pem", "--ssl-cert", "server-cert.pem"];
 
+const NEWER: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS13];
+const OLDER: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS12];
+
 /// A folder with a server's certificate, and its authority.
 fn world() -> (TempDir, Authority) {
     let folder = tempfile::tempdir().unwrap();
@@ -22,7 +25,7 @@ fn world() -> (TempDir, Authority) {
     (folder, authority)
 }
 
-async fn machine(folder: TempDir, flags: &[&str]) -> (OneMachine, Server) {
+async fn started(folder: TempDir, flags: &[&str]) -> (OneMachine, Server) {
     let server = Server::start(|head| Some(echo(head))).await;
     let machine = OneMachine::start_in(folder, &[&PAIR, flags].concat(), &[]).await;
     machine.add("/", &format!("http://{}", server.address)).await;
@@ -32,7 +35,7 @@ async fn machine(folder: TempDir, flags: &[&str]) -> (OneMachine, Server) {
 #[tokio::test]
 async fn with_a_certificate_the_public_port_speaks_https() {
     let (folder, authority) = world();
-    let (machine, _server) = machine(folder, &[]).await;
+    let (machine, _server) = started(folder, &[]).await;
     let client = TlsClient::of(&authority.file);
     let connection = || async { Connection::over(client.connect(machine.public_address()).await.expect("TLS")) };
     let reply = ask_over(connection().await, "GET /x", "").await;
@@ -50,7 +53,7 @@ async fn with_a_certificate_the_public_port_speaks_https() {
 #[tokio::test]
 async fn a_changed_certificate_is_served_without_a_signal_and_half_a_pair_is_not() {
     let (folder, authority) = world();
-    let (machine, _server) = machine(folder, &[]).await;
+    let (machine, _server) = started(folder, &[]).await;
     let client = TlsClient::of(&authority.file);
     let first = client.shown(machine.public_address()).await.expect("a certificate");
     // As an ACME client does it: new files beside the old, renamed over them one by one.
@@ -79,7 +82,7 @@ async fn users_must_have_a_certificate_where_one_is_requested() {
     let (users, strangers) = (Authority::new("users", folder.path()), Authority::new("strangers", folder.path()));
     let (user, stranger) = (users.sign("user"), strangers.sign("stranger"));
     let flags = ["--ssl-ca", "users.pem", "--ssl-request-cert", "--ssl-reject-unauthorized"];
-    let (machine, _server) = machine(folder, &flags).await;
+    let (machine, _server) = started(folder, &flags).await;
     let (client, address) = (TlsClient::of(&authority.file), machine.public_address());
     assert_eq!(client.with(&user).status(address, "/x").await, Some(200));
     assert_eq!(client.with(&stranger).status(address, "/x").await, None);
@@ -89,7 +92,7 @@ async fn users_must_have_a_certificate_where_one_is_requested() {
     // As with Node, an authority alone asks nobody.
     let (folder, authority) = world();
     Authority::new("users", folder.path());
-    let (machine, _server) = self::machine(folder, &["--ssl-ca", "users.pem"]).await;
+    let (machine, _server) = started(folder, &["--ssl-ca", "users.pem"]).await;
     assert_eq!(TlsClient::of(&authority.file).status(machine.public_address(), "/x").await, Some(200));
     machine.stop().await;
 
@@ -105,18 +108,18 @@ async fn one_version_of_tls_or_some_of_its_ciphers_may_be_chosen() {
     };
     let (folder, authority) = world();
     let ciphers = "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384";
-    let (machine, _server) = machine(folder, &["--ssl-protocol", "TLSv1_2", "--ssl-ciphers", ciphers]).await;
+    let (machine, _server) = started(folder, &["--ssl-protocol", "TLSv1_2", "--ssl-ciphers", ciphers]).await;
     let client = TlsClient::of(&authority.file);
     let stream = client.connect(machine.public_address()).await.expect("TLS");
     let wanted = "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384".to_owned();
     assert_eq!(negotiated(&stream), (Some(ProtocolVersion::TLSv1_2), Some(wanted)));
-    let newer = TlsClient { versions: &[&rustls::version::TLS13], ..client };
+    let newer = TlsClient { versions: NEWER, ..client };
     assert!(newer.connect(machine.public_address()).await.is_err(), "TLS 1.3 was spoken");
     machine.stop().await;
 
     let (folder, authority) = world();
-    let (machine, _server) = self::machine(folder, &["--ssl-protocol", "TLSv1_3"]).await;
-    let older = TlsClient { versions: &[&rustls::version::TLS12], ..TlsClient::of(&authority.file) };
+    let (machine, _server) = started(folder, &["--ssl-protocol", "TLSv1_3"]).await;
+    let older = TlsClient { versions: OLDER, ..TlsClient::of(&authority.file) };
     assert!(older.connect(machine.public_address()).await.is_err(), "TLS 1.2 was spoken");
     assert_eq!(TlsClient::of(&authority.file).status(machine.public_address(), "/x").await, Some(200));
     machine.stop().await;
@@ -130,7 +133,7 @@ async fn a_second_port_sends_users_to_https() {
     let (folder, _authority) = world();
     let redirect = free_port();
     let text = redirect.to_string();
-    let (machine, _server) = machine(folder, &["--redirect-port", &text]).await;
+    let (machine, _server) = started(folder, &["--redirect-port", &text]).await;
     let ask = |line: &'static str| async move {
         let address = std::net::SocketAddr::from(([127, 0, 0, 1], redirect));
         ask_over(Connection::open(address).await, line, "Host: hub.example.org:80\r\n").await
@@ -143,7 +146,7 @@ async fn a_second_port_sends_users_to_https() {
     machine.stop().await;
 
     let (folder, _authority) = world();
-    let (machine, _server) = self::machine(folder, &["--redirect-port", &text, "--redirect-to", "443"]).await;
+    let (machine, _server) = started(folder, &["--redirect-port", &text, "--redirect-to", "443"]).await;
     assert_eq!(ask("GET /x").await.header("location"), Some("https://hub.example.org/x"));
     machine.stop().await;
 
