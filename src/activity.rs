@@ -79,6 +79,8 @@ pub struct Settings {
     pub interval: Duration,
     /// How often what is known is written into the store, at most, by all replicas together.
     pub checkpoint_interval: Duration,
+    /// Whether connections are looked at, where they can be seen. Without them open websockets don't count.
+    pub connections: bool,
     /// The port of `pointsman connections` beside each Traefik that is not on this machine, if there is one.
     pub connections_port: Option<u16>,
     /// The token that it wants.
@@ -98,6 +100,7 @@ impl Settings {
             space,
             interval: Duration::from_secs(10),
             checkpoint_interval: Duration::from_secs(30),
+            connections: true,
             connections_port: None,
             connections_token: None,
             process: None,

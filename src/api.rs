@@ -7,6 +7,7 @@ pub mod auth;
 pub mod connections;
 pub mod files;
 pub mod listen;
+pub mod metrics;
 pub mod pages;
 
 mod answer;
@@ -28,6 +29,7 @@ use crate::control::Routes;
 use crate::lifecycle::Readiness;
 use answer::Answer;
 use auth::Authenticator;
+use metrics::CallCounts;
 
 /// What shapes the API's answers.
 #[derive(Debug, Clone)]
@@ -66,6 +68,7 @@ pub struct ApiState {
     readiness: Readiness,
     settings: Arc<ApiSettings>,
     calls: Arc<Semaphore>,
+    counts: Arc<CallCounts>,
 }
 
 impl ApiState {
@@ -73,13 +76,27 @@ impl ApiState {
     #[must_use]
     pub fn new(routes: Arc<dyn Routes>, auth: Arc<Authenticator>, readiness: Readiness, settings: ApiSettings) -> Self {
         let calls = Arc::new(Semaphore::new(settings.calls_max));
-        Self { routes, activity: Arc::new(Unknown), auth, readiness, settings: Arc::new(settings), calls }
+        Self {
+            routes,
+            activity: Arc::new(Unknown),
+            auth,
+            readiness,
+            settings: Arc::new(settings),
+            calls,
+            counts: Arc::default(),
+        }
     }
 
     /// The same, and `activity` knows when routes were last used.
     #[must_use]
     pub fn with_last_activity(self, activity: Arc<dyn LastActivity>) -> Self {
         Self { activity, ..self }
+    }
+
+    /// What is counted about the calls of this API.
+    #[must_use]
+    pub fn counts(&self) -> Arc<CallCounts> {
+        self.counts.clone()
     }
 }
 

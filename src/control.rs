@@ -20,11 +20,14 @@ use crate::traefik::bucket::Sizes;
 use crate::traefik::fixed;
 use crate::traefik::fleet::Fleet;
 
+use counts::Counting;
+pub use counts::Counts;
 use delivery::Delivery;
 use mirror::Mirror;
 use writer::{Change, Command, Writer};
 
 mod commit;
+mod counts;
 mod delivery;
 mod mirror;
 mod projection;
@@ -96,6 +99,7 @@ pub struct ControlPlane {
     mirror: Arc<Mirror>,
     fleet: Arc<Fleet>,
     commands: mpsc::Sender<Command>,
+    counts: Arc<Counts>,
 }
 
 impl ControlPlane {
@@ -110,6 +114,8 @@ impl ControlPlane {
         settings: Settings,
     ) -> Arc<Self> {
         let settings = Arc::new(settings);
+        let counts = Arc::new(Counts::default());
+        let store: SharedStore = Arc::new(Counting::new(store, counts.clone()));
         let mirror = Arc::new(Mirror::new(settings.clone(), readiness.clone()));
         let (commands, queue) = mpsc::channel(QUEUE_MAX);
         if settings.deliver {
@@ -122,13 +128,19 @@ impl ControlPlane {
             Writer::new(store.clone(), clock, mirror.clone(), fleet.clone(), settings.clone(), readiness.clone());
         let stopping = lifecycle.stopping();
         lifecycle.spawn("writer", async move { writer.run(queue, stopping).await });
-        Arc::new(Self { store, settings, mirror, fleet, commands })
+        Arc::new(Self { store, settings, mirror, fleet, commands, counts })
     }
 
     /// The number of routes in this replica's mirror.
     #[must_use]
     pub fn routes(&self) -> usize {
         self.mirror.read().table.len()
+    }
+
+    /// What this replica has counted since its start.
+    #[must_use]
+    pub fn counts(&self) -> Arc<Counts> {
+        self.counts.clone()
     }
 
     /// The routes in this replica's mirror; `None` until they have been read.
@@ -154,7 +166,10 @@ impl ControlPlane {
         let late = || ControlError::Unavailable("the store took too long".to_owned());
         let done = timeout_at(deadline, answered).await.map_err(|_| late())?.map_err(|_| late())??;
         let (epoch, n) = &done.covered_by;
-        self.fleet.covered(epoch, *n, deadline).await.map_err(ControlError::NotRouted)?;
+        let begun = Instant::now();
+        let covered = self.fleet.covered(epoch, *n, deadline).await;
+        self.counts.traefik_waits.observe(begun.elapsed());
+        covered.map_err(ControlError::NotRouted)?;
         Ok(done.existed)
     }
 

@@ -1,5 +1,6 @@
 //! Logs: one line an event, to stderr, as text or JSON.
 
+pub mod durations;
 pub mod seldom;
 
 use std::fmt;

@@ -46,6 +46,8 @@ pub(super) struct Collector {
     streams: HashMap<Place, Streams>,
     complaints: BTreeMap<String, String>,
     told: BTreeSet<Place>,
+    /// When the last whole look was, in milliseconds since 1970.
+    looked_ms: Option<i64>,
 }
 
 /// Whose connections are seen together.
@@ -89,6 +91,7 @@ impl Collector {
             streams: HashMap::new(),
             complaints: BTreeMap::new(),
             told: BTreeSet::new(),
+            looked_ms: None,
         }
     }
 
@@ -145,7 +148,9 @@ impl Collector {
         for Look { url, counters } in looks {
             match counters {
                 Ok(sample) => {
-                    let (looked_ms, kept) = self.keeper.before(&(url.clone(), sample.started_ms));
+                    let life = (url.clone(), sample.started_ms);
+                    let (looked_ms, kept) =
+                        if self.counters.knows(&url) { (i64::MAX, None) } else { self.keeper.before(&life) };
                     let before = Before { looked_ms, kept: kept.as_ref() };
                     counted.insert(url.clone(), self.counters.look(&url, sample, before));
                 }
@@ -157,7 +162,8 @@ impl Collector {
             let used = counted.iter().filter(|(name, answers)| answers.good > 0 && listed.contains(&***name));
             self.activity.merge(used.map(|(name, _)| (&**name, now_ms)));
         }
-        self.counters.keep(|url| live.iter().any(|live| live == url));
+        let all = self.fleet.watch().borrow().clone();
+        self.counters.keep(|url| all.contains_key(url));
         self.streams.retain(|place, _| places.contains_key(place));
         for (place, urls) in &places {
             let connections = match connections.get(place) {
@@ -175,8 +181,14 @@ impl Collector {
                 self.activity.merge(names.map(|name| (&**name, at.as_millisecond())));
             }
         }
-        if let Some(latest) = self.latest() {
-            self.keeper.write_if_due(&latest).await;
+        if complaints.is_empty() {
+            self.looked_ms = Some(now_ms);
+        }
+        if self.looked_ms.is_some()
+            && self.keeper.is_due()
+            && let Some(latest) = self.latest()
+        {
+            self.keeper.write(&latest).await;
         }
     }
 
@@ -191,7 +203,9 @@ impl Collector {
     fn places(&mut self, live: &[String]) -> BTreeMap<Place, Vec<String>> {
         let mut places: BTreeMap<Place, Vec<String>> = BTreeMap::new();
         for url in live {
-            let place = if is_here(url) {
+            let place = if !self.settings.connections {
+                Place::Unseen(url.clone())
+            } else if is_here(url) {
                 Place::Here
             } else if self.settings.connections_port.is_some() {
                 Place::There(url.clone())
@@ -281,17 +295,15 @@ impl Collector {
         done
     }
 
-    /// What is to be kept; `None` before the routes are known.
+    /// What is to be kept; `None` before the first whole look.
     fn latest(&self) -> Option<Latest> {
+        let looked_ms = self.looked_ms?;
         let known = self.activity.read();
-        if known.names.is_empty() && known.last.is_empty() && (self.table)().is_none() {
-            return None;
-        }
         let mut lives = BTreeMap::new();
         for (url, started_ms, good) in self.counters.lives() {
             lives.insert((url.to_owned(), started_ms), good);
         }
-        Some(Latest { looked_ms: self.activity.clock.now().as_millisecond(), routes: known.last.clone(), lives })
+        Some(Latest { looked_ms, routes: known.last.clone(), lives })
     }
 
     /// Logs what changed.

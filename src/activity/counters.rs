@@ -42,6 +42,12 @@ impl Counters {
         counted
     }
 
+    /// Whether there was a look at this Traefik before.
+    #[must_use]
+    pub fn knows(&self, traefik: &str) -> bool {
+        self.looks.contains_key(traefik)
+    }
+
     /// Forgets the Traefiks that are no longer there.
     pub fn keep(&mut self, is_there: impl Fn(&str) -> bool) {
         self.looks.retain(|traefik, _| is_there(traefik));

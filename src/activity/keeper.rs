@@ -122,19 +122,14 @@ impl Keeper {
         (looked_ms, good)
     }
 
-    /// Writes what has moved, if nobody has written for an interval.
-    pub(super) async fn write_if_due(&self, latest: &Latest) {
-        let due = {
-            let mut kept = self.lock();
-            let due = kept.loaded && kept.written.is_none_or(|written| written.elapsed() >= self.interval);
-            if due {
-                kept.written = Some(Instant::now());
-            }
-            due
-        };
+    /// Whether nobody has written for an interval, so that it is our turn: the caller calls `write` then.
+    pub(super) fn is_due(&self) -> bool {
+        let mut kept = self.lock();
+        let due = kept.loaded && kept.written.is_none_or(|written| written.elapsed() >= self.interval);
         if due {
-            self.write(latest).await;
+            kept.written = Some(Instant::now());
         }
+        due
     }
 
     /// Writes what has moved, now, for we stop.
@@ -144,7 +139,8 @@ impl Keeper {
         }
     }
 
-    async fn write(&self, latest: &Latest) {
+    /// Writes what has moved.
+    pub(super) async fn write(&self, latest: &Latest) {
         let txn = self.transaction(latest);
         if txn.ops.is_empty() {
             return;
@@ -194,5 +190,72 @@ impl Keeper {
 
     fn lock(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::RwLock;
+
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::store::Store as _;
+    use crate::store::memory::MemoryStore;
+    use crate::traefik::name;
+    use crate::traefik::rule::Space;
+
+    fn keeper(store: &MemoryStore) -> Arc<Keeper> {
+        let (known, clock) = (RwLock::default(), Arc::new(SystemClock));
+        let activity = Arc::new(Activity { known, clock, space: Space::Paths });
+        Arc::new(Keeper::new(Arc::new(store.clone()), &Settings::new("p", Space::Paths), activity))
+    }
+
+    /// So many routes, the first of them used at `at_ms` and the others at 1.
+    fn latest(routes: usize, at_ms: i64) -> Latest {
+        let names: Vec<Box<str>> = (0..routes).map(|i| name::route(&format!("/user/{i}")).into()).collect();
+        let good = names.iter().map(|name| (name.clone(), 7)).collect();
+        let mut routes: HashMap<Box<str>, i64> = names.iter().map(|name| (name.clone(), 1)).collect();
+        routes.insert(names[0].clone(), at_ms);
+        Latest { looked_ms: at_ms, routes, lives: BTreeMap::from([(("http://t".to_owned(), 5), good)]) }
+    }
+
+    async fn heard(keeper: &Keeper, revision: Revision) {
+        while keeper.lock().chunks.iter().all(|kept| kept.revision < revision) {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn all_that_moved_goes_in_one_transaction_and_only_that() {
+        let (store, lifecycle) = (MemoryStore::new(), crate::lifecycle::Lifecycle::new());
+        let (writer, reader, stopping) = (keeper(&store), keeper(&store), lifecycle.stopping());
+        lifecycle.spawn("writer", writer.clone().follow(stopping.clone()));
+        lifecycle.spawn("reader", reader.clone().follow(stopping));
+        while !writer.is_loaded() || !reader.is_loaded() {
+            tokio::task::yield_now().await;
+        }
+        let begun = store.revision();
+        assert!(writer.is_due() && !writer.is_due(), "a turn is taken once");
+        writer.write(&latest(5000, 1)).await;
+        assert_eq!(store.revision(), begun + 1, "one transaction");
+        let bytes: usize = store.list("p/activity/").await.expect("memory").entries.iter().map(|e| e.value.len()).sum();
+        assert!(bytes < 200_000, "{bytes} bytes for 5,000 users");
+        heard(&writer, begun + 1).await;
+        heard(&reader, begun + 1).await;
+        assert!(!reader.is_due(), "somebody has just written");
+        writer.write(&latest(5000, 1)).await;
+        assert_eq!(store.revision(), begun + 1, "nothing has moved");
+        writer.write(&latest(5000, 2)).await;
+        let changed = store.list("p/activity/").await.expect("memory").entries;
+        assert_eq!(changed.iter().filter(|entry| entry.mod_revision == begun + 2).count(), 1, "one chunk");
+        // Whoever has not heard of it loses, and what was written stays.
+        keeper(&store).write(&latest(1, 9)).await;
+        assert_eq!(store.revision(), begun + 2);
+        heard(&reader, begun + 2).await;
+        assert_eq!(reader.before(&("http://t".to_owned(), 5)).1.expect("it is kept").len(), 5000);
+        let first = name::route("/user/0");
+        assert_eq!(reader.activity.read().last[first.as_str()], 2);
+        lifecycle.stop();
+        assert_eq!(lifecycle.finished().await, Ok(()));
     }
 }

@@ -54,16 +54,22 @@ pub fn outgoing(ports: &[u16]) -> io::Result<Vec<Connection>> {
 
 fn read(ports: &[u16], wanted: impl Fn(&InetResponseHeader) -> bool) -> io::Result<Vec<Connection>> {
     let socket = open()?;
-    let mut found = Vec::new();
+    let (mut found, mut unreadable) = (Vec::new(), false);
     let every_port = [0];
     for port in if ports.is_empty() { &every_port } else { ports } {
         for family in [AF_INET, AF_INET6] {
             dump(&socket, family, *port, StateFlags::ESTABLISHED, |response| {
                 if wanted(&response.header) {
-                    found.extend(connection(response));
+                    match connection(response) {
+                        Some(connection) => found.push(connection),
+                        None => unreadable = true,
+                    }
                 }
             })?;
         }
+    }
+    if unreadable {
+        return Err(io::Error::new(io::ErrorKind::Unsupported, "it needs Linux 4.19 or newer"));
     }
     Ok(found)
 }

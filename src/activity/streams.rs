@@ -43,7 +43,8 @@ pub struct Connection {
 pub struct Streams {
     known: HashMap<(SocketAddr, u64), Known>,
     servers: HashMap<SocketAddr, Server>,
-    looked: bool,
+    /// When the last look was.
+    looked_at: Option<Timestamp>,
     /// What was counted before the last look could not be read.
     blind: bool,
 }
@@ -83,13 +84,18 @@ impl Streams {
         let mut open = HashMap::with_capacity(connections.len());
         for connection in connections {
             let key = (connection.server, connection.id);
+            if open.contains_key(&key) {
+                // While connections come and go the kernel may tell of one twice.
+                continue;
+            }
             let before = self.known.get(&key).copied();
             let new = connection.sent.saturating_sub(before.map_or(0, |known| known.sent));
             let mut known = before.unwrap_or(Known { sent: 0, is_stream: false, unexplained: 0 });
             known.sent = connection.sent;
             let at = now - jiff::SignedDuration::try_from(connection.idle).unwrap_or_default();
-            // At the first look of all, nobody knows how much of it is new.
-            if new > 0 && (self.looked || before.is_some()) {
+            // Of one that wasn't there before, all is new, unless the kernel left it out of the last look, or there was none.
+            let is_new = || self.looked_at.is_some_and(|looked_at| at >= looked_at);
+            if new > 0 && (before.is_some() || is_new()) {
                 known.is_stream |= before.is_some() && new < REQUEST_BYTES_MIN;
                 if known.is_stream {
                     note(connection.server, at);
@@ -102,7 +108,7 @@ impl Streams {
             open.insert(key, known);
         }
         self.known = open;
-        self.looked = true;
+        self.looked_at = Some(now);
         for (server, at) in self.judge(moved, answers) {
             note(server, at);
         }
@@ -259,6 +265,22 @@ mod tests {
         assert_eq!(world.look(&[(1, 4000)], Some(0)), None);
         assert_eq!(world.look(&[(1, 4000)], Some(0)), None);
         assert_eq!(world.look(&[(1, 6)], None), Some(3));
+    }
+
+    #[test]
+    fn a_connection_that_the_kernel_tells_of_twice_or_not_at_all_has_not_moved() {
+        let mut world = World::new();
+        let old = Connection { server: world.server, id: 7, sent: 900, idle: Duration::from_secs(100) };
+        for connections in [&[old, old][..], &[], &[old], &[old]] {
+            world.now += jiff::SignedDuration::from_secs(STEP_S);
+            assert!(world.streams.look(connections, world.now, Some(&HashMap::new())).is_empty());
+        }
+        let moved = Connection { sent: 1800, idle: Duration::from_secs(3), ..old };
+        let answers = HashMap::from([(world.server, 1)]);
+        for answers in [&answers, &HashMap::new(), &HashMap::new()] {
+            world.now += jiff::SignedDuration::from_secs(STEP_S);
+            assert!(world.streams.look(&[moved, moved], world.now, Some(answers)).is_empty(), "one move, one answer");
+        }
     }
 
     #[test]

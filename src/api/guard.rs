@@ -39,6 +39,7 @@ pub(super) async fn guard(State(state): State<ApiState>, request: Request, next:
         if too_long || announced > state.settings.body_bytes_max as u64 {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
+        state.counts.note(&method, &path, response.status(), start.elapsed());
         log(&method, &path, &response, start);
         response
     }

@@ -256,7 +256,7 @@ impl Fleet {
             (_, Status::Empty) => warn!(traefik = %url, "The Traefik at {url} is up and has none of our routes"),
             (_, Status::Down) => warn!(traefik = %url, "The Traefik at {url} is down: nobody listens there"),
             (_, Status::Silent(reason)) => {
-                warn!(traefik = %url, reason, "The Traefik at {url} does not answer: {reason}")
+                warn!(traefik = %url, reason, "The Traefik at {url} does not answer: {reason}");
             }
         }
     }

@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from devkit.places import HOME  # noqa: E402
 from devkit.ports import free_port  # noqa: E402
+
 from rig.backend import Backend  # noqa: E402
 from rig.cases import GROUPS  # noqa: E402
 from rig.certificates import Certificates  # noqa: E402

@@ -5,26 +5,31 @@ A difference that is not listed fails, and so does a listed one that does not oc
 
 from concurrent.futures import ThreadPoolExecutor
 
-import cases  # noqa: F401 (fills the list)
 import pytest
+
+import cases  # noqa: F401 (fills the list)
 from compare import compared, differing, expected, show
 from differences import DIFFERENCES, REASONS
-from rig.cases import CASES
+from rig.cases import CASES, GROUPS
 from rig.contenders import CONTENDERS, Refused
 
 
 def parameters():
-    for case in CASES:
+    """All cases, those of one group in a row: each group needs proxies of its own."""
+    groups = list(GROUPS)
+    found = []
+    for case in sorted(CASES, key=lambda case: groups.index(case.group)):
         marks = [pytest.mark.timeout(case.seconds * 2)]
         if case.slow:
             marks.append(pytest.mark.slow)
-        yield pytest.param(case, case.group, id=f"{case.group}: {case.name}", marks=marks)
+        found.append(pytest.param(case, case.group, id=f"{case.group}: {case.name}", marks=marks))
+    return found
 
 
 def observe(case, world):
     """What the case sees of one proxy."""
     if isinstance(world, Refused):
-        return {"start": f"refused: {world}"}
+        return {"start": f"refused, {world}"}
     try:
         return {key: show(value) for key, value in case.function(world).items()}
     finally:

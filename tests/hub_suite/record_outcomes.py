@@ -2,7 +2,9 @@
 
 import json
 import os
+import sys
 
+SOURCES = os.getcwd()
 outcomes = {}
 
 
@@ -15,7 +17,9 @@ def pytest_runtest_logreport(report):
         entry["outcome"] = "failed"
         entry["stage"] = report.when
         crash = getattr(report.longrepr, "reprcrash", None)
-        entry["why"] = f"{crash.path}:{crash.lineno}: {crash.message}" if crash else str(report.longrepr)[-400:]
+        why = f"{crash.path}:{crash.lineno}: {crash.message}" if crash else str(report.longrepr)[-400:]
+        # Where the checkout lies is nobody's business.
+        entry["why"] = why.replace(SOURCES + "/", "").replace(sys.prefix + "/", "")
     elif report.outcome == "skipped" and entry["outcome"] == "passed":
         entry["outcome"] = "skipped"
 

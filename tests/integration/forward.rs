@@ -272,14 +272,16 @@ async fn a_user_with_a_shell_does_not_get_around_the_mode_of_a_socket() {
     if !rustix::process::geteuid().is_root() {
         return;
     }
-    let world = World::start(Limits::default());
+    let world = World::start(Limits { connections_max: 1, ..Limits::default() });
     let path = world.path("server.sock");
     let heard = Arc::new(AtomicUsize::new(0));
     let hears = heard.clone();
     let _server = serve(&path, |server| async move {
+        let mut connections = JoinSet::new();
         loop {
-            let _ = server.accept().await.expect("accepts");
+            let (mut stream, _) = server.accept().await.expect("accepts");
             hears.fetch_add(1, Ordering::Relaxed);
+            connections.spawn(async move { stream.read_to_end(&mut Vec::new()).await });
         }
     });
     let port = world.forwards.address(&path).expect("an address").port();
@@ -290,15 +292,30 @@ async fn a_user_with_a_shell_does_not_get_around_the_mode_of_a_socket() {
             .output();
         timeout(PATIENCE, output).await.expect("no hang").expect("setpriv and bash are installed")
     };
-    // Ask and wait for the answer; and: send and be gone, before anybody can ask whose socket it was.
-    let asks = format!("exec 3<>/dev/tcp/127.0.0.1/{port} && echo hello >&3; cat <&3");
-    let runs = format!("for i in $(seq 50); do (exec 3<>/dev/tcp/127.0.0.1/{port} && echo attack >&3); done");
-    for script in [&asks, &runs] {
-        as_user("65534", script.clone()).await;
-    }
+    let connect = format!("exec 3<>/dev/tcp/127.0.0.1/{port}");
+    as_user("65534", format!("{connect} && echo hello >&3; cat <&3")).await;
     assert_eq!(heard.load(Ordering::Relaxed), 0, "a foreign process reached the socket");
-    as_user("0", format!("exec 3<>/dev/tcp/127.0.0.1/{port} && echo hello >&3; cat <&3")).await;
-    assert_eq!(heard.load(Ordering::Relaxed), 1, "root is let in");
+
+    // While the only place is taken others queue; these have sent and are gone before anybody asks whose they were.
+    let client = world.connect(&path).await;
+    eventually("our own connection", PATIENCE, || async {
+        if heard.load(Ordering::Relaxed) == 1 { Ok(()) } else { Err("not there".to_owned()) }
+    })
+    .await;
+    as_user("65534", format!("for i in $(seq 20); do ({connect} && echo attack >&3); done")).await;
+    drop(client);
+    // The last one in the queue comes after all of them.
+    let script = format!("{connect} && echo hello >&3; sleep 60 <&3 & sleep 0.2; kill $!");
+    let root = as_user("0", script);
+    let arrives = eventually("a process of root", PATIENCE, || async {
+        if heard.load(Ordering::Relaxed) == 2 {
+            Ok(())
+        } else {
+            Err(format!("{} connections", heard.load(Ordering::Relaxed)))
+        }
+    });
+    tokio::join!(root, arrives);
+    assert_eq!(heard.load(Ordering::Relaxed), 2, "nobody but us");
 }
 
 /// A public socket that leads to an echo by TCP.

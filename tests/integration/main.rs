@@ -13,6 +13,7 @@ mod api_jwt;
 mod api_limits;
 mod api_listen;
 mod api_log;
+mod api_metrics;
 mod api_pages;
 mod api_routes;
 mod api_tls;

@@ -1,5 +1,6 @@
 """No route, dead servers, slow servers, and the pages that say so."""
 
+import gzip
 import json
 import socket
 import threading
@@ -7,7 +8,7 @@ import time
 
 from rig.backend import CLOSED, raw, static
 from rig.cases import group
-from rig.wire import LOOPBACK, eventually, head_of
+from rig.wire import LOOPBACK, eventually, head_of, is_deserted
 
 plain = group("plain")
 error_target = group("error-target", flags_of=lambda rig: ["--error-target", f"{rig.error_backend.target}/hub/error"])
@@ -88,6 +89,7 @@ def comes_back(world):
     seen["again, POST"] = world.ask("/x", method="POST", body=b"x").outcome
     backend.stop()
     backend.start()
+    eventually(lambda: is_deserted(backend.port))
     seen["restarted between requests, POST"] = world.ask("/x", method="POST", body=b"x").outcome
     return seen
 
@@ -100,7 +102,7 @@ def reused(world):
         backend.reset()
         first = world.ask("/x", method=method, body=body).outcome
         backend.close_connections()
-        eventually(lambda: not backend.open, 2)
+        eventually(lambda: is_deserted(backend.port))
         second = world.ask("/x", method=method, body=body).outcome
         seen[method] = [first, second]
         seen[f"{method}: requests that arrived"] = len(backend.requests)
@@ -124,7 +126,7 @@ def race(world):
         served = set()
         backend.reset()
         backend.close_connections()
-        eventually(lambda: not backend.open, 2)
+        eventually(lambda: is_deserted(backend.port))
         backend.handler = once
         answers = [world.ask("/x", method=method, body=body).outcome for _ in range(2)]
         seen[method] = answers
@@ -153,7 +155,7 @@ PAGE = [
     ("Content-Type", "text/html; charset=UTF-8"),
     ("X-Own", "1"),
     ("Set-Cookie", "a=1"),
-    ("Cache-Control", "no-store"),
+    ("Cache-Control", "max-age=5"),
 ]
 
 
@@ -197,7 +199,9 @@ def page_answers(world):
         "500 with a page": static(500, b"page", PAGE),
         "empty": static(200, b"", PAGE),
         "a redirect": static(302, b"moved", [("Location", "/login")]),
-        "an encoding": static(200, b"\x1f\x8b", [("Content-Encoding", "gzip"), ("Content-Type", "text/html")]),
+        "an encoding": static(
+            200, gzip.compress(b"packed page", mtime=0), [("Content-Encoding", "gzip"), ("Content-Type", "text/html")]
+        ),
         "no type": static(200, b"page"),
         "closes": raw(b""),
     }
@@ -210,7 +214,8 @@ def page_answers(world):
             answer.header("content-encoding"),
             answer.header("location"),
         ]
-        seen[f"{title}: body"] = answer.body[:40]
+        packed = answer.header("content-encoding") == "gzip"
+        seen[f"{title}: body"] = gzip.decompress(answer.body) if packed else answer.gist
     return seen
 
 
@@ -228,7 +233,7 @@ def target_down(world):
     return {
         "dead": answer.outcome,
         "no route": missing.outcome,
-        "body": answer.text[:60],
+        "body": answer.gist,
         "type": answer.header("content-type"),
         "says back what it was asked": b"unlikely" in answer.body + missing.body,
     }
@@ -268,7 +273,7 @@ def folder(world):
     seen = {}
     for title, path in {"404": "/nothing", "503": "/dead/x"}.items():
         answer = world.ask(path)
-        seen[title] = [answer.outcome, answer.header("content-type"), answer.text]
+        seen[title] = [answer.outcome, answer.header("content-type"), answer.gist]
         seen[f"{title}: HEAD"] = [world.ask(path, method="HEAD").outcome]
     return seen
 
@@ -304,7 +309,8 @@ def silences(world):
         backend.handler = handler
         began = time.monotonic()
         answer = world.ask("/x", client=world.client(seconds=4))
-        seen[title] = [answer.outcome, answer.ending]
+        seen[title] = answer.outcome
+        seen[f"{title}: whole"] = answer.body in (b"late", b"abcd")
         seen[f"{title}: within 2.8 s"] = time.monotonic() - began < 2.8
     stop.set()
     return seen

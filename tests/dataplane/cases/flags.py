@@ -6,7 +6,7 @@ hosts = group("host routing", "--host-routing")
 keep_alive = group("keep-alive-timeout", "--keep-alive-timeout", "1000")
 plain = group("plain")
 default_target = group("default-target", flags_of=lambda rig: ["--default-target", rig.error_backend.target])
-pid_file = group("pid-file", flags_of=lambda rig: ["--pid-file", rig.folder / "proxy.pid"])
+pid_file = group("pid-file", "--pid-file", "proxy.pid")
 insecure = group("insecure", "--insecure")
 metrics = group("metrics", flags_of=lambda rig: ["--metrics-ip", "127.0.0.1", "--metrics-port", rig.extra_port])
 
@@ -44,7 +44,7 @@ def root_route(world):
 
 @pid_file("the file")
 def pid(world):
-    file = world.rig.folder / "proxy.pid"
+    file = world.proxy.folder / "proxy.pid"
     seen = {"holds our number": file.read_text().strip() == str(world.proxy.child.pid)}
     return seen
 
@@ -68,7 +68,11 @@ def health(world):
 def metrics_page(world):
     world.root()
     world.ask("/x")
-    seen = {}
+    try:
+        world.client(world.extra_port)
+    except ConnectionRefusedError:
+        return {"listens": False}
+    seen = {"listens": True}
     for path in ("/metrics", "/", "/metrics/"):
         client = world.client(world.extra_port)
         answer = world.ask(path, client=client)

@@ -49,7 +49,7 @@ def statuses(world):
         )
         answer = world.ask("/x")
         seen[str(status)] = answer.outcome
-        seen[f"{status}: body"] = answer.text
+        seen[f"{status}: body"] = answer.gist
     return seen
 
 
@@ -101,7 +101,8 @@ def bare(world):
         "chunked": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
         "until closed": b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhi",
         "HTTP/1.0": b"HTTP/1.0 200 OK\r\n\r\nhi",
-        "trailers": b"HTTP/1.1 200 OK\r\nTrailer: X-T\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nX-T: 1\r\n\r\n",
+        "trailers": b"HTTP/1.1 200 OK\r\nTrailer: X-T\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"2\r\nhi\r\n0\r\nX-T: 1\r\n\r\n",
         "cut short of its length": b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhi",
         "cut in a chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nhi",
         "cut between chunks": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n",
@@ -199,21 +200,13 @@ def early_answer(world):
         ended.wait(2)
         return CLOSED
 
-    def refuse_and_close(exchange):
-        exchange.answer(413, b"too large", [("Connection", "close")], reason="Too Large")
-        return CLOSED
-
     backend = world.root()
     seen = {}
-    for title, handler in {"a server that stays": refuse, "a server that closes": refuse_and_close}.items():
-        backend.handler = handler
-        client = world.client(seconds=2)
-        client.send(
-            head_of("POST /x HTTP/1.1", [("Host", "hub.example"), ("Content-Length", "100000000")]) + b"x" * 1000
-        )
-        answer = client.answer()
-        seen[title] = answer.outcome
-        seen[f"{title}: body"] = answer.text
+    backend.handler = refuse
+    client = world.client(seconds=2)
+    client.send(head_of("POST /x HTTP/1.1", [("Host", "hub.example"), ("Content-Length", "100000000")]) + b"x" * 1000)
+    answer = client.answer()
+    seen["a client that waits"] = [answer.outcome, answer.gist]
     ended.set()
 
     def refuse_and_read_on(exchange):

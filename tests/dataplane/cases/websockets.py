@@ -132,7 +132,7 @@ def handshake(world):
     return seen
 
 
-@plain("bytes beside the handshake")
+@plain("bytes beside the handshake", at_once=True)
 def early_bytes(world):
     """A client may send its first message with the handshake, and so may a server."""
 
@@ -205,9 +205,10 @@ def refused(world):
     for status in (200, 302, 400, 403, 404, 426, 500, 502, 503):
         backend.handler = static(status, b"no websocket here", [("X-Own", "1"), ("Location", "/login")], reason="No")
         client, answer = world.websocket("/x")
-        seen[str(status)] = [answer.outcome, answer.text, answer.header("x-own"), answer.header("location")]
+        seen[str(status)] = [answer.outcome, answer.gist, answer.header("x-own"), answer.header("location")]
     backend.handler = raw(b"")
-    seen["closes without an answer"] = [world.websocket("/x")[1].outcome, world.websocket("/x")[1].text]
+    _, answer = world.websocket("/x")
+    seen["closes without an answer"] = [answer.outcome, answer.gist]
     return seen
 
 

@@ -72,12 +72,10 @@ class Contender:
         return self
 
     def why(self, text):
-        """The line of the log that names one of our flags."""
-        named = [flag.split("=")[0] for flag in self.flags if flag.startswith("--")]
-        for line in self.child.log.read_text(errors="replace").splitlines():
-            if any(flag in line for flag in named):
-                return line.strip()
-        return text
+        """Whether it names one of our flags as it ends."""
+        log = self.child.log.read_text(errors="replace")
+        named = [flag for flag in self.flags if flag.startswith("--") and flag in log]
+        return f"names {named[0]}" if named else text
 
     def has_its_routes(self):
         return self.call("POST", KEPT, {"target": f"http://{LOOPBACK}:9"}) == 201

@@ -51,6 +51,11 @@ class Answer:
         return self.body.decode("utf-8", "replace")
 
     @property
+    def gist(self):
+        """The body, or that it is a page of the proxy's own: its words are nobody's business here."""
+        return "(a page)" if self.text.startswith("<!DOCTYPE") else self.text
+
+    @property
     def outcome(self):
         """The status, or how the connection ended without one."""
         return self.status or self.ending
@@ -248,6 +253,14 @@ def read_frame(peer):
     if second & 0x80:
         peer.exactly(4)
     return first & 0x0F, peer.exactly(size), bool(first & 0x80)
+
+
+def is_deserted(port):
+    """Whether nobody holds a connection to this port of ours any more, not even one that was closed at our end."""
+    held = ("01", "08")  # established, and closed by the other side only
+    with open("/proc/net/tcp") as table:
+        rows = [line.split() for line in table][1:]
+    return not any(int(row[2].partition(":")[2], 16) == port and row[3] in held for row in rows)
 
 
 def eventually(condition, seconds=PATIENCE_SECONDS, interval_seconds=0.01):

@@ -1,0 +1,211 @@
+//! `/metrics`, in the text format of Prometheus: our own names, and those of configurable-http-proxy.
+//!
+//! Nothing here is kept: each room counts for itself, and a scrape reads. `docs/metrics.md` says what the names mean.
+
+mod calls;
+mod encode;
+mod process;
+
+pub use calls::CallCounts;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::any;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, prometheus_text};
+use prometheus_client::registry::Registry;
+use tracing::error;
+
+use super::answer::Answer;
+use super::read_only;
+use crate::control::Counts;
+use crate::lifecycle::Readiness;
+use encode::Writer;
+
+/// What users' requests came to. Whoever reads Traefik's counters knows.
+pub trait TrafficCounts: Send + Sync {
+    /// As of the last look.
+    fn traffic(&self) -> Traffic;
+}
+
+/// Users' requests since the start.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Requests but websockets.
+    pub web: u64,
+    /// Websockets.
+    pub websockets: u64,
+    /// Answers by their status, those of servers and our own errors.
+    pub answers: BTreeMap<u16, u64>,
+}
+
+/// A number that is asked for at each scrape.
+pub type Ask<T> = Box<dyn Fn() -> T + Send + Sync>;
+
+/// Where the numbers come from.
+pub struct Sources {
+    /// The API's calls: [`super::ApiState::counts`].
+    pub calls: Arc<CallCounts>,
+    /// The control plane's counts.
+    pub control: Arc<Counts>,
+    /// The latches.
+    pub readiness: Readiness,
+    /// The kind of the store: `etcd`, `embedded`.
+    pub store: &'static str,
+    /// The number of routes in the table.
+    pub routes: Ask<usize>,
+    /// How many Traefiks there are in each status.
+    pub traefiks: Ask<BTreeMap<&'static str, usize>>,
+    /// How long ago users' activity was last collected; `None`: not yet, or nobody does.
+    pub activity_age: Option<Ask<Option<Duration>>>,
+    /// How often the Traefik that we run was started again.
+    pub child_restarts: Option<Arc<AtomicU64>>,
+    /// What users' requests came to, if anybody knows.
+    pub traffic: Option<Arc<dyn TrafficCounts>>,
+}
+
+impl fmt::Debug for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sources").field("store", &self.store).finish_non_exhaustive()
+    }
+}
+
+/// All metrics of the process.
+#[derive(Debug)]
+pub struct Metrics(Registry);
+
+impl Metrics {
+    /// Metrics that are read from `sources` at each scrape.
+    #[must_use]
+    pub fn new(sources: Sources) -> Self {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(sources));
+        Self(registry)
+    }
+
+    /// The metrics as text.
+    fn render(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        prometheus_text::encode(&mut text, &self.0)?;
+        Ok(text)
+    }
+}
+
+/// `/metrics`, without a token; everything else is 404.
+pub fn router(metrics: Arc<Metrics>) -> Router {
+    Router::new().route("/metrics", any(answer)).fallback(|| async { Answer::not_found() }).with_state(metrics)
+}
+
+async fn answer(State(metrics): State<Arc<Metrics>>, request: Request) -> Response {
+    match metrics.render() {
+        Ok(text) => {
+            let mut response = read_only(&request, || Answer::sentence(StatusCode::OK, "")).into_response();
+            if response.status() == StatusCode::OK {
+                let content = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+                response.headers_mut().insert(header::CONTENT_TYPE, content);
+                *response.body_mut() = Body::from(text);
+            }
+            response
+        }
+        Err(error) => {
+            error!(%error, "The metrics can't be written: {error}");
+            Answer::empty(StatusCode::INTERNAL_SERVER_ERROR).into_response()
+        }
+    }
+}
+
+impl Collector for Sources {
+    fn encode(&self, encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+        let mut writer = Writer(encoder);
+        self.about(&mut writer)?;
+        self.calls(&mut writer)?;
+        self.control(&mut writer)?;
+        self.as_chp(&mut writer)?;
+        process::encode(&mut writer)
+    }
+}
+
+impl Sources {
+    fn about(&self, to: &mut Writer<'_>) -> fmt::Result {
+        let labels = [("version", env!("CARGO_PKG_VERSION")), ("store", self.store)];
+        to.gauges("pointsman_build_info", "Always 1; what runs here.", [(labels, 1.0)])?;
+        let missing = self.readiness.missing();
+        let ready = if missing.is_empty() { 1.0 } else { 0.0 };
+        to.gauge("pointsman_ready", "Whether this replica is ready.", ready)?;
+        let latches = missing.keys().map(|latch| ([("latch", *latch)], 1.0));
+        to.gauges("pointsman_not_ready", "What keeps this replica from being ready.", latches)?;
+        to.gauge("pointsman_routes", "Routes in the table.", count((self.routes)()))?;
+        let traefiks = (self.traefiks)();
+        let traefiks = traefiks.iter().map(|(status, n)| ([("status", *status)], count(*n)));
+        to.gauges("pointsman_traefiks", "Traefiks by how they were when last asked.", traefiks)?;
+        if let Some(restarts) = &self.child_restarts {
+            let help = "How often the Traefik that is run here was started again.";
+            to.counter("pointsman_traefik_restarts_total", help, restarts.load(Ordering::Relaxed))?;
+        }
+        if let Some(age) = self.activity_age.as_ref().and_then(|age| age()) {
+            let help = "Time since users' activity was last collected.";
+            to.gauge("pointsman_activity_age_seconds", help, age.as_secs_f64())?;
+        }
+        Ok(())
+    }
+
+    fn calls(&self, to: &mut Writer<'_>) -> fmt::Result {
+        let calls = self.calls.by_method_and_status();
+        let calls = calls
+            .into_iter()
+            .map(|((method, status), n)| ([("method", method), ("status", &*status.to_string())].map(owned), n));
+        to.counters("pointsman_api_calls_total", "Calls of the API, without probes.", calls)?;
+        to.histogram("pointsman_api_call_seconds", "How long calls of the API took.", &self.calls.durations().read())
+    }
+
+    fn control(&self, to: &mut Writer<'_>) -> fmt::Result {
+        let outcomes = [
+            ([("outcome", "done")], self.control.commits()),
+            ([("outcome", "conflict")], self.control.conflicts()),
+            ([("outcome", "failed")], self.control.failures()),
+        ];
+        to.counters("pointsman_store_commits_total", "Transactions, by what became of them.", outcomes)?;
+        let help = "How long changes waited until every live Traefik served them.";
+        to.histogram("pointsman_traefik_wait_seconds", help, &self.control.traefik_waits.read())
+    }
+
+    /// The names of configurable-http-proxy, as far as we know the values.
+    fn as_chp(&self, to: &mut Writer<'_>) -> fmt::Result {
+        let [get, add, delete] = self.calls.verbs();
+        to.counter("api_route_get", "Count of API route get requests", get)?;
+        to.counter("api_route_add", "Count of API route add requests", add)?;
+        to.counter("api_route_delete", "Count of API route delete requests", delete)?;
+        let mut by_status = BTreeMap::<u16, u64>::new();
+        for ((_, status), n) in self.calls.by_method_and_status() {
+            *by_status.entry(status).or_default() += n;
+        }
+        let labelled = |counts: BTreeMap<u16, u64>| {
+            counts.into_iter().map(|(status, n)| ([owned(("status", &*status.to_string()))], n))
+        };
+        to.counters("requests_api", "Count of API requests", labelled(by_status))?;
+        let Some(traffic) = &self.traffic else { return Ok(()) };
+        let Traffic { web, websockets, answers } = traffic.traffic();
+        to.counter("requests_web", "Count of web requests", web)?;
+        to.counter("requests_ws", "Count of websocket requests", websockets)?;
+        to.counters("requests_proxy", "Count of proxy requests", labelled(answers))
+    }
+}
+
+fn owned((name, value): (&'static str, &str)) -> (&'static str, String) {
+    (name, value.to_owned())
+}
+
+/// Prometheus knows only floating point; what we count this way is far below where that matters.
+#[expect(clippy::cast_precision_loss, reason = "counts of routes and Traefiks are small")]
+fn count(n: usize) -> f64 {
+    n as f64
+}
