@@ -103,7 +103,9 @@ mod tests {
     #[test]
     fn the_last_lines_are_kept() {
         let mut text: String = (0..20).map(|i| format!("line {i}\n\n")).collect();
-        text.push_str(r#"{"level":"warn","message":"Traefik can reject some encoded characters in the request path."}"#);
+        text.push_str(
+            r#"{"level":"warn","message":"Traefik can reject some encoded characters in the request path."}"#,
+        );
         let last = join(text.as_bytes());
         assert_eq!((last.len(), last[0].as_str(), last[7].as_str()), (8, "line 12", "line 19"));
     }

@@ -69,6 +69,7 @@ pub(super) async fn run(config: &Config) -> Exit {
 async fn serve(config: &Config) -> Result<(), Failed> {
     info!(version = env!("CARGO_PKG_VERSION"), "Pointsman {} starts", env!("CARGO_PKG_VERSION"));
     forward::raise_open_files();
+    config.warnings.iter().for_each(|warning| warn!("Mind that {warning}"));
     let mut signals = Signals::listen().map_err(Failed::now)?;
     let _pid_file = config.pid_file.as_deref().map(PidFile::write).transpose().map_err(Failed::now)?;
 

@@ -54,6 +54,7 @@ pub(super) fn config(sources: &Sources, problems: &mut Problems) -> Config {
             format: read.or("log-format", LogFormat::default(), FromStr::from_str),
         },
         pid_file: read.path("pid-file"),
+        warnings: sources.warnings.clone(),
     }
 }
 

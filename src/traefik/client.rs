@@ -215,7 +215,8 @@ impl TraefikClient {
         Err(ClientError::Silent(format!("it does not take our routes: {status} {reason}")))
     }
 
-    /// What is wrong with a router of ours, if Traefik has switched it off.
+    /// What is wrong with a router of ours, if Traefik has switched it off: nothing is an empty text, and `None` a router
+    /// that isn't there.
     pub async fn router_errors(&self, name: &str) -> Result<Option<String>, ClientError> {
         #[derive(Deserialize)]
         struct Router {
@@ -225,7 +226,7 @@ impl TraefikClient {
         }
         let path = format!("/api/http/routers/{name}@{}", self.provider);
         let router = self.get::<Router>(&path).await?;
-        Ok(router.filter(|router| router.status != "enabled").map(|router| router.error.join("; ")))
+        Ok(router.map(|router| if router.status == "enabled" { String::new() } else { router.error.join("; ") }))
     }
 
     fn url(&self, path: &str) -> Url {
