@@ -151,8 +151,8 @@ REASONS = {
     ),
     "metrics": (
         "Metrics",
-        "Pointsman has CHP's counters of the API. Users' requests don't pass through it, so they are counted under "
-        "names of its own, from what Traefik says.",
+        "Counts of users' requests come from Traefik's counters, as of the last look at them, and are missing rather "
+        "than 0 before it (docs/metrics.md).",
     ),
     "strip": (
         "Cutting the prefix",
