@@ -77,16 +77,14 @@ pub(super) async fn prepare(config: &Config, data: &Path, traefik: Option<&Path>
     let key = random_key();
     let own = Own { key: key.clone(), entry_points: sockets.names(), pages_url: pages_url.clone() };
 
+    // The folder is ours before anything is written into it: another Pointsman's Traefik may live there.
     let root = folder::create(data).map_err(|error| error.to_string())?;
-    let store = EmbeddedStore::open(EmbeddedSettings::new(root.clone()));
+    let store = EmbeddedStore::open(EmbeddedSettings::new(root.clone())).await.map_err(|error| error.to_string())?;
     let traefik = {
-        let (config, root) = (config.clone(), root.clone());
+        let config = config.clone();
         tokio::task::spawn_blocking(move || start(&config, &root, binary, sockets, own))
     };
-    // If one of them fails the other is dropped, and with us everything that was started.
-    let (store, traefik) = tokio::join!(store, traefik);
-    let (child, files) = traefik.map_err(|error| error.to_string())??;
-    let store = store.map_err(|error| error.to_string())?;
+    let (child, files) = traefik.await.map_err(|error| error.to_string())??;
 
     let mut tree = wiring::tree_settings(config);
     tree.entry_points = files.entry_points().to_vec();

@@ -184,7 +184,7 @@ pub const SETTINGS: &[Setting] = &[
         Group::OneMachine,
         "data-dir",
         "FOLDER",
-        Some("pointsman-data"),
+        Some("pointsman-data, with the API's port behind it if that isn't 8001"),
         "Where the routes, and the files for our Traefik, are kept.",
     )),
     one_machine(file(
