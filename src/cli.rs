@@ -2,12 +2,14 @@
 
 mod check;
 mod commands;
+mod connections;
 mod export;
 mod floors;
 mod import;
 mod one_machine;
 mod routes;
 mod serve;
+mod signals;
 mod sources;
 pub mod traefik_config;
 mod traefik_file;
@@ -60,6 +62,7 @@ pub async fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
     };
     match name {
         "check" => check::run(&config).await,
+        "connections" => connections::run(&config, own).await,
         "export" => export::run(&config, own).await,
         "import" => import::run(&config, own).await,
         "traefik-config" => traefik_config::run(&config, own),

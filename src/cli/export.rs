@@ -121,7 +121,7 @@ pub(super) async fn remote(config: &Config, address: &Address, tls: &Tls) -> Res
 
 /// When routes were last used, as far as it is kept: by their names in Traefik, in milliseconds since 1970.
 async fn last_uses(store: &dyn Store, config: &Config) -> Result<HashMap<Box<str>, i64>, String> {
-    let prefix = wiring::activity_settings(config).prefix;
+    let prefix = wiring::activity_settings(config, &wiring::tree_settings(config)).prefix;
     let kept = store.list(&prefix).await.map_err(|error| error.to_string())?.entries;
     let chunks = kept.into_iter().filter_map(|entry| Chunk::decode(&String::from_utf8(entry.value).ok()?));
     Ok(chunks.flat_map(|chunk| chunk.routes).collect())

@@ -134,6 +134,10 @@ impl Projection {
             }
             let behind = self.lag();
             if behind.is_some() {
+                // On one machine there is no other replica, and Traefik waits for the tree.
+                if self.settings.deliver {
+                    return;
+                }
                 // Not all replicas at once.
                 let jitter = Duration::from_millis(u64::from(random::<1>()[0]));
                 sleep(OTHERS_GRACE + jitter).await;
