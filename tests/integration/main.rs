@@ -27,6 +27,8 @@ mod cli_refusals;
 mod cli_serve;
 mod cli_traefik_config;
 mod control;
+mod flags_docs;
+mod flags_etcd;
 mod flags_listen;
 mod flags_public;
 mod flags_routing;
