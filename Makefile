@@ -2,13 +2,15 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo wheel test setup-test fmt-check clippy doc test-rust test-python test-e2e test-dataplane test-dataplane-slow test-hub test-hub-proxy lint deny fmt bench clean
+.PHONY: help setup demo demo-etcd wheel test setup-test fmt-check clippy doc test-rust test-python test-e2e test-dataplane test-dataplane-slow test-hub test-hub-proxy kill-loop lint deny fmt bench bench-start clean
 
 PYTHON ?= python3
 PORT ?= 8000
 CARGO := scripts/cargo
+ROUNDS ?= 200
 HUB6_PYTHON := .pointsman/hub6/bin/python
 DEBUG_BINARY = $(abspath $(or $(CARGO_TARGET_DIR),target)/debug/pointsman)
+RELEASE_BINARY = $(abspath $(or $(CARGO_TARGET_DIR),target)/release/pointsman)
 heading = @printf '\n=== %s\n' '$(1)'
 
 help: ## say what there is
@@ -19,6 +21,9 @@ setup: ## get everything that the demo, the tests and the benchmark need into .p
 
 demo: ## run JupyterHub on Pointsman on this machine, until Ctrl-C (PORT=8000)
 	@$(PYTHON) scripts/demo --port $(PORT)
+
+demo-etcd: ## the same with the routes in etcd, and each part started for itself (PORT=8000)
+	@$(PYTHON) scripts/demo --etcd --port $(PORT)
 
 wheel: ## build the Python package for this machine into target/wheels/
 	@$(PYTHON) scripts/dev-env build wheel
@@ -80,6 +85,11 @@ test-hub: ## run JupyterHub's own tests with Pointsman as its proxy: plain, subd
 	$(CARGO) test --locked --no-run --quiet
 	POINTSMAN_TEST_BINARY=$(DEBUG_BINARY) $(PYTHON) tests/hub_suite/run $(ARGS)
 
+kill-loop: ## kill Pointsman and Traefik in a loop under load, and look for losses (ROUNDS=200 SEED=1)
+	@$(PYTHON) scripts/dev-env build traefik
+	$(CARGO) build --locked --release
+	$(PYTHON) tests/e2e/kill_loop.py --binary $(RELEASE_BINARY) --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED))
+
 lint: fmt-check clippy doc ## check formatting, lints and documentation
 
 deny: ## check licences, duplicates and sources of all dependencies (needs cargo-deny)
@@ -93,6 +103,11 @@ bench: ## measure how long a route takes, beside CHP and beside jupyterhub-traef
 	@$(PYTHON) scripts/dev-env bench
 	$(CARGO) build --locked --release
 	$(PYTHON) benches/routed.py $(ARGS)
+
+bench-start: ## measure how long a start takes, on an empty folder and with 10,000 routes
+	@$(PYTHON) scripts/dev-env build traefik
+	$(CARGO) build --locked --release
+	$(PYTHON) benches/start.py --binary $(RELEASE_BINARY) $(ARGS)
 
 clean: ## remove what was built and what was downloaded
 	$(CARGO) clean

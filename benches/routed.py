@@ -27,9 +27,9 @@ sys.path.insert(0, str(ROOT / "scripts"))
 
 from devkit.child import Child, PartFailed, wait_until  # noqa: E402
 from devkit.guard import run_guarded  # noqa: E402
+from devkit.parts import plain_environment  # noqa: E402
 from devkit.places import Missing  # noqa: E402
 from devkit.ports import free_port  # noqa: E402
-from devkit.stack import plain_environment  # noqa: E402
 from rig import report  # noqa: E402
 from rig.contenders import Chp, Floor, PeerKeys, Pointsman  # noqa: E402
 from rig.routes import routes  # noqa: E402

@@ -250,6 +250,8 @@ pub struct TraefikConfig {
     pub root_key: String,
     /// Their entry points for users; at least one.
     pub entry_points: Vec<EntryPoint>,
+    /// The port of `pointsman connections` beside each of them, if it runs there.
+    pub connections_port: Option<u16>,
     /// Take over a tree of another layout.
     pub adopt_layout: bool,
     /// Refuse old versions.
@@ -334,6 +336,8 @@ pub struct Sources {
     pub file: Layer,
     /// The file can't be read, so what seems to be missing may stand in it.
     pub file_is_lost: bool,
+    /// The command has nothing to do with Traefik, so it need not be named.
+    pub without_traefik: bool,
     /// The content of `CONFIGPROXY_AUTH_TOKEN`.
     pub environment_token: Option<SecretString>,
     /// The file that `NODE_EXTRA_CA_CERTS` names: more authorities for https servers.

@@ -26,6 +26,8 @@ use delivery::Delivery;
 use mirror::Mirror;
 use writer::{Change, Command, Writer};
 
+pub mod bulk;
+
 mod commit;
 mod counts;
 mod delivery;

@@ -6,9 +6,9 @@ import time
 from pathlib import Path
 
 from devkit.child import Child, PartFailed, wait_until
+from devkit.parts import answers, plain_environment
 from devkit.places import program
 from devkit.ports import free_port
-from devkit.stack import answers, plain_environment
 
 from .wire import LOOPBACK, Api, Etcd, Failed, Public, at_once, requests_per_second
 

@@ -8,18 +8,14 @@ import subprocess
 import time
 from pathlib import Path
 
-PR_SET_PDEATHSIG = 1
+from .with_parent import die_with_parent
+
 PR_SET_CHILD_SUBREAPER = 36
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class PartFailed(Exception):
     """A part died, or did not come up in time. The message names it and shows the end of its log."""
-
-
-def die_with_parent(number=signal.SIGKILL):
-    """Ask Linux to send this process a signal as soon as the thread that started it is gone."""
-    _libc.prctl(PR_SET_PDEATHSIG, int(number), 0, 0, 0)
 
 
 def adopt_orphans():
@@ -39,6 +35,16 @@ def children_of(pid):
             if int(after_name[1]) == pid:
                 found.append(int(entry.name))
     return found
+
+
+def child_that_runs(pid, name):
+    """The process number of a child of `pid` that was started as the program `name`, or None."""
+    for child in children_of(pid):
+        with contextlib.suppress(OSError):
+            words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
+            if os.path.basename(words[0]) == name.encode():
+                return child
+    return None
 
 
 def kill_descendants(deadline_seconds=10):

@@ -1,12 +1,14 @@
-"""The hub of `make demo`: the example, and servers that end with the hub, even if it is killed."""
+"""The hub of the demos: the example, and nothing that the hub starts outlives it, even if it is killed."""
+
+import os
+import sys
 
 from jupyterhub.spawner import SimpleLocalProcessSpawner
 
-from devkit.child import die_with_parent
-from devkit.places import EXAMPLES
+from devkit import with_parent
 
 c = get_config()  # noqa: F821 (JupyterHub brings it along)
-load_subconfig(str(EXAMPLES / "jupyterhub_config.py"))  # noqa: F821
+load_subconfig(os.environ["DEMO_HUB_CONFIG"])  # noqa: F821
 
 
 class DemoSpawner(SimpleLocalProcessSpawner):
@@ -18,7 +20,7 @@ class DemoSpawner(SimpleLocalProcessSpawner):
         enter_home = super().make_preexec_fn(name)
 
         def before_exec():
-            die_with_parent()
+            with_parent.die_with_parent()
             enter_home()
 
         return before_exec
@@ -26,3 +28,6 @@ class DemoSpawner(SimpleLocalProcessSpawner):
 
 c.JupyterHub.spawner_class = DemoSpawner
 c.JupyterHub.cleanup_servers = True
+if "command" in c.ConfigurableHTTPProxy:
+    # Elsewhere it may outlive the hub, which is what a hub that comes back wants.
+    c.ConfigurableHTTPProxy.command = [sys.executable, with_parent.__file__, *c.ConfigurableHTTPProxy.command]

@@ -13,7 +13,8 @@ import signal
 import sys
 import traceback
 
-from .child import adopt_orphans, die_with_parent, kill_descendants
+from .child import adopt_orphans, kill_descendants
+from .with_parent import die_with_parent
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

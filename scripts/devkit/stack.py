@@ -1,109 +1,56 @@
 """etcd, Pointsman, Traefik and JupyterHub on one machine, started from the files in `examples/`."""
 
-import os
-import secrets
-import urllib.error
-import urllib.request
-from pathlib import Path
-
 from .child import Child, PartFailed, wait_until
-from .places import BIN, EXAMPLES, ROOT, hub_python, program
+from .parts import LOOPBACK, Parts, answers, plain_environment
+from .places import EXAMPLES, program
 from .ports import free_port
 
-LOOPBACK = "127.0.0.1"
 
-
-def plain_environment():
-    """Our environment without what would configure a program behind our back: proxies, tokens, settings."""
-    dropped = ("POINTSMAN_", "CONFIGPROXY_", "JUPYTERHUB_", "JPY_", "TRAEFIK_", "ETCD")
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(dropped) and not name.lower().endswith("_proxy") and name != "PYTHONPATH"
-    }
-    # Pointsman asks `traefik version` which release it writes a configuration for.
-    kept["PATH"] = f"{BIN}{os.pathsep}{kept.get('PATH', os.defpath)}"
-    return kept
-
-
-def status_of(url, headers=None, timeout_seconds=3):
-    """The status and body of a GET, also when it is an error."""
-    request = urllib.request.Request(url, headers=headers or {})
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with direct.open(request, timeout=timeout_seconds) as answer:
-            return answer.status, answer.read()
-    except urllib.error.HTTPError as error:
-        return error.code, error.read()
-
-
-def answers(url, status=200):
-    """A condition for `wait_until`: the URL answers with this status."""
-
-    def condition():
-        seen, body = status_of(url)
-        if seen != status:
-            raise AssertionError(f"{url} answers {seen}: {body[:200]!r}")
-        return True
-
-    return condition
-
-
-class Stack:
-    """The four programs, each with ports and a folder of its own.
-
-    Parts are started and stopped one by one, so that a test can take one away.
-    """
+class Stack(Parts):
+    """The four programs, each started by us."""
 
     def __init__(self, folder, binary, public_port=None, traefiks=1, hub_version=6, hub_config=None):
-        self.folder = Path(folder)
-        self.binary = Path(binary)
-        self.token = secrets.token_hex(24)
-        self.hub_version = hub_version
-        self.hub_config = hub_config or EXAMPLES / "jupyterhub_config.py"
-        self.hub_environment = {}
+        public_ports = [public_port or free_port()] + [free_port() for _ in range(traefiks - 1)]
+        super().__init__(folder, binary, hub_config or EXAMPLES / "jupyterhub_config.py", public_ports, hub_version)
         self.pointsman_environment = {}
-        self.public_ports = [public_port or free_port()] + [free_port() for _ in range(traefiks - 1)]
         self.traefik_ports = [free_port() for _ in range(traefiks)]
-        self.etcd_port, self.peer_port = free_port(), free_port()
-        self.api_port, self.pages_port, self.hub_port = free_port(), free_port(), free_port()
-        self.children = {}
-
-    @property
-    def public_url(self):
-        return f"http://{LOOPBACK}:{self.public_ports[0]}"
-
-    @property
-    def api_url(self):
-        return f"http://{LOOPBACK}:{self.api_port}"
+        self.etcd_port, self.peer_port, self.pages_port = free_port(), free_port(), free_port()
 
     @property
     def etcd_url(self):
         return f"http://{LOOPBACK}:{self.etcd_port}"
 
-    def _place(self, name):
-        place = self.folder / name
-        place.mkdir(parents=True, exist_ok=True)
-        return place
+    def steps(self):
+        return [
+            ("etcd", self.start_etcd),
+            ("Pointsman", self.start_pointsman),
+            ("Traefik", self.start_traefiks),
+            ("JupyterHub", self.start_hub),
+        ]
 
-    def _start(self, name, command, env, cwd=None):
-        log = self._place("logs") / f"{name}.log"
-        child = Child(name, command, log, env=env, cwd=cwd or self._place(name))
-        self.children[name] = child
-        return child.start()
+    def table(self):
+        addresses = {
+            "etcd": self.etcd_url,
+            "pointsman": self.api_url,
+            "traefik": self.public_url,
+            "hub": self.hub_url,
+        }
+        return [
+            (name, self.children[name].pid, address, self.children[name].log) for name, address in addresses.items()
+        ]
 
     # etcd
 
     def start_etcd(self):
         """Start etcd, on the data that it had before if it is started again."""
         peer = f"http://{LOOPBACK}:{self.peer_port}"
-        data = self._place("etcd") / "data"
+        data = self.place("etcd") / "data"
         command = [
             program("etcd"), "--name", "demo", "--data-dir", data,
             "--listen-client-urls", self.etcd_url, "--advertise-client-urls", self.etcd_url,
             "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", f"demo={peer}",
         ]  # fmt: skip
-        child = self._start("etcd", command, plain_environment())
+        child = self.start("etcd", command, plain_environment())
         wait_until("etcd is healthy", answers(f"{self.etcd_url}/health"), 30, [child])
         return child
 
@@ -129,7 +76,7 @@ class Stack:
 
     def start_pointsman(self):
         """Start Pointsman and wait until it lives. It is ready only once a Traefik serves its routes."""
-        child = self._start("pointsman", self.pointsman_command(), {**plain_environment(), **self.settings()})
+        child = self.start("pointsman", self.pointsman_command(), {**plain_environment(), **self.settings()})
         wait_until("Pointsman answers", answers(f"{self.api_url}/healthz"), 20, [child])
         return child
 
@@ -137,11 +84,11 @@ class Stack:
 
     def write_traefik_config(self, number):
         """Let Pointsman write the files of one Traefik, and say which file to start it with."""
-        place = self._place(f"traefik{number or ''}")
+        place = self.place(f"traefik{number or ''}")
         child = Child(
             "pointsman traefik-config",
             self.pointsman_command("traefik-config", "--dir", place, "--grace-seconds", "2"),
-            self._place("logs") / "traefik-config.log",
+            self.place("logs") / "traefik-config.log",
             env={**plain_environment(), **self.settings(number)},
         ).start()
         if child.process.wait(20) != 0:
@@ -153,7 +100,7 @@ class Stack:
     def start_traefik(self, number=0):
         """Start a Traefik and wait until it answers. It has routes once the hub has brought some."""
         config = self.write_traefik_config(number)
-        child = self._start(f"traefik{number or ''}", [program("traefik"), "--configFile", config], plain_environment())
+        child = self.start(f"traefik{number or ''}", [program("traefik"), "--configFile", config], plain_environment())
         wait_until(
             "Traefik answers", answers(f"http://{LOOPBACK}:{self.traefik_ports[number]}/api/version"), 20, [child]
         )
@@ -164,38 +111,13 @@ class Stack:
         watched = [child for child in self.children.values() if child.is_running()]
         wait_until("Pointsman is ready", answers(f"{self.api_url}/readyz"), 30, watched)
 
-    # JupyterHub
-
-    def start_hub(self, wait_seconds=60):
-        """Start JupyterHub and wait until it is reached through Traefik."""
-        python = hub_python(self.hub_version)
-        environment = plain_environment()
-        environment.update(
-            PATH=f"{python.parent}{os.pathsep}{environment['PATH']}",
-            CONFIGPROXY_AUTH_TOKEN=self.token,
-            PROXY_API_URL=self.api_url,
-            PUBLIC_URL=self.public_url,
-            HUB_PORT=str(self.hub_port),
-            USERS_FOLDER=str(self._place("users")),
-            PYTHONPATH=str(ROOT / "scripts"),
-            **self.hub_environment,
-        )
-        command = [python, "-m", "jupyterhub", "-f", self.hub_config]
-        child = self._start("hub", command, environment)
-        wait_until(
-            "JupyterHub is reached through Traefik", answers(f"{self.public_url}/hub/api"), wait_seconds, [child]
-        )
-        return child
-
-    def start_all(self):
-        """Start everything, in order."""
-        self.start_etcd()
-        self.start_pointsman()
+    def start_traefiks(self):
+        """Start all of them, and wait until Pointsman says that it is ready."""
         for number in range(len(self.traefik_ports)):
             self.start_traefik(number)
         self.wait_until_ready()
-        self.start_hub()
-        return self
+
+    # The end
 
     def stop_all(self):
         """Stop everything, in the order that lets each say goodbye to the next."""

@@ -11,7 +11,7 @@ const LINE_BYTES_MAX: u64 = 16 * 1024;
 /// What Traefik warns of at each start because of what we tell it on purpose.
 const ON_PURPOSE: &[&str] = &["Traefik can reject some encoded characters in the request path"];
 
-/// Reads until the other end is closed, and logs each line. Returns the last few.
+/// Reads until the other end is closed, and logs each line. Returns the last few that may say why it ended.
 pub(super) fn join(output: impl Read) -> Vec<String> {
     let mut reader = BufReader::new(output);
     let mut last = Vec::new();
@@ -27,11 +27,18 @@ pub(super) fn join(output: impl Read) -> Vec<String> {
             continue;
         }
         let text = tell(line);
+        if is_on_purpose(&text) {
+            continue;
+        }
         if last.len() == 8 {
             last.remove(0);
         }
         last.push(text);
     }
+}
+
+fn is_on_purpose(message: &str) -> bool {
+    ON_PURPOSE.iter().any(|known| message.starts_with(known))
 }
 
 /// Logs one line, and says what it was in words.
@@ -51,7 +58,7 @@ fn tell(line: &str) -> String {
     let message = if message.is_empty() { take("error") } else { message };
     let text = sentence(&message, &fields);
     match level.as_str() {
-        "warn" if ON_PURPOSE.iter().any(|known| message.starts_with(known)) => debug!("Traefik: {text}"),
+        "warn" if is_on_purpose(&message) => debug!("Traefik: {text}"),
         "error" | "fatal" | "panic" => error!("Traefik: {text}"),
         "warn" => warn!("Traefik: {text}"),
         "info" => info!("Traefik: {text}"),
@@ -95,7 +102,10 @@ mod tests {
 
     #[test]
     fn the_last_lines_are_kept() {
-        let text = (0..20).map(|i| format!("line {i}\n")).collect::<Vec<_>>().join("\n");
+        let mut text = (0..20).map(|i| format!("line {i}\n\n")).collect::<Vec<_>>().concat();
+        text.push_str(
+            r#"{"level":"warn","message":"Traefik can reject some encoded characters in the request path."}"#,
+        );
         let last = join(text.as_bytes());
         assert_eq!((last.len(), last[0].as_str(), last[7].as_str()), (8, "line 12", "line 19"));
     }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 
 use tracing::warn;
 
@@ -15,6 +16,7 @@ use crate::config::{
 };
 use crate::control;
 use crate::forward::Forwards;
+use crate::route::Target;
 use crate::route::record::RecordKeys;
 use crate::store::etcd::EtcdSettings;
 use crate::traefik::bucket::Sizes;
@@ -202,8 +204,16 @@ pub(super) fn traefik_sources(config: &Config) -> Vec<Source> {
 }
 
 /// How it is found out when routes were last used.
-pub(super) fn activity_settings(config: &Config) -> activity::Settings {
-    activity::Settings::new(config.prefix(), tree_settings(config).space)
+pub(super) fn activity_settings(config: &Config, tree: &fixed::Settings) -> activity::Settings {
+    let sockets = tree.servers.unix_sockets.clone();
+    let forwarder = move |target: &Target| sockets.as_ref()?.address(target.unix_path()?);
+    activity::Settings {
+        connections_port: config.traefik.connections_port,
+        // Whoever stands beside Traefik takes the tokens that we take.
+        connections_token: config.auth.tokens().ok().and_then(|tokens| tokens.into_iter().next()),
+        forwarders: Arc::new(forwarder),
+        ..activity::Settings::new(config.prefix(), tree.space)
+    }
 }
 
 pub(super) fn api_settings(config: &Config) -> ApiSettings {

@@ -64,7 +64,7 @@ impl Projection {
             }
             let head = Head { n: 0, ..next_head(None) };
             let mut txn = Txn::default();
-            commit::add_records(&mut txn, &self.settings, std::iter::empty(), &head, 0);
+            commit::add_records(&mut txn, &self.settings.records, std::iter::empty(), &head, 0);
             commit::add_edits(&mut txn, &self.settings, Vec::new(), &self.marker(&head.epoch, 0), 0);
             txn
         };

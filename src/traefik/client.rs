@@ -17,6 +17,12 @@ use super::marker::Marker;
 /// How long one question may take.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How long a page of metrics may take: of 10,000 routes it takes 0.3 s.
+const METRICS_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The longest page of metrics that is read, as it comes and unpacked, in bytes. Of 10,000 routes it has 14 MB.
+const METRICS_BYTES_MAX: (usize, u64) = (32 << 20, 256 << 20);
+
 /// How long Traefik may take to hear all routes: its answer repeats them.
 const PUSH_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -42,11 +48,6 @@ impl Access {
         Self { provider: "rest", key: Some(key) }
     }
 }
-/// How long a page of metrics may take: of 10,000 routes it takes 0.3 s.
-const METRICS_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// The longest page of metrics that is read, as it comes and unpacked, in bytes. Of 10,000 routes it has 14 MB.
-const METRICS_BYTES_MAX: (usize, u64) = (32 << 20, 256 << 20);
 
 /// Asks one Traefik.
 #[derive(Debug, Clone)]
@@ -177,6 +178,26 @@ impl TraefikClient {
         Ok(Overview { routers: raw.http.routers, providers: raw.providers })
     }
 
+    /// Its counters, in Prometheus' text format.
+    pub async fn metrics(&self) -> Result<Metrics, ClientError> {
+        let request = self.http.get(self.url("/metrics")).timeout(METRICS_TIMEOUT).header("Accept-Encoding", "gzip");
+        let mut response = request.send().await.map_err(|e| classify(&e))?;
+        match response.status().as_u16() {
+            200 => {}
+            404 => return Err(ClientError::Silent("it has no /metrics: switch Traefik's metrics on".into())),
+            other => return Err(ClientError::Silent(format!("its metrics answered {other}"))),
+        }
+        let gzip = response.headers().get("Content-Encoding").is_some_and(|coding| coding == "gzip");
+        let mut body = Vec::new();
+        while let Some(bytes) = response.chunk().await.map_err(|e| classify(&e))? {
+            body.extend_from_slice(&bytes);
+            if body.len() > METRICS_BYTES_MAX.0 {
+                return Err(ClientError::Silent(format!("its metrics have more than {} bytes", METRICS_BYTES_MAX.0)));
+            }
+        }
+        Ok(Metrics { body, gzip })
+    }
+
     /// Hands over all routes, as one document. They are served a little later: the marker tells when.
     pub async fn push(&self, document: Vec<u8>) -> Result<(), ClientError> {
         let request = self.http.put(self.url("/api/providers/rest")).timeout(PUSH_TIMEOUT).body(document);
@@ -206,26 +227,6 @@ impl TraefikClient {
         let path = format!("/api/http/routers/{name}@{}", self.provider);
         let router = self.get::<Router>(&path).await?;
         Ok(router.map(|router| if router.status == "enabled" { String::new() } else { router.error.join("; ") }))
-    }
-
-    /// Its counters, in Prometheus' text format.
-    pub async fn metrics(&self) -> Result<Metrics, ClientError> {
-        let request = self.http.get(self.url("/metrics")).timeout(METRICS_TIMEOUT).header("Accept-Encoding", "gzip");
-        let mut response = request.send().await.map_err(|e| classify(&e))?;
-        match response.status().as_u16() {
-            200 => {}
-            404 => return Err(ClientError::Silent("it has no /metrics: switch Traefik's metrics on".into())),
-            other => return Err(ClientError::Silent(format!("its metrics answered {other}"))),
-        }
-        let gzip = response.headers().get("Content-Encoding").is_some_and(|coding| coding == "gzip");
-        let mut body = Vec::new();
-        while let Some(bytes) = response.chunk().await.map_err(|e| classify(&e))? {
-            body.extend_from_slice(&bytes);
-            if body.len() > METRICS_BYTES_MAX.0 {
-                return Err(ClientError::Silent(format!("its metrics have more than {} bytes", METRICS_BYTES_MAX.0)));
-            }
-        }
-        Ok(Metrics { body, gzip })
     }
 
     fn url(&self, path: &str) -> Url {

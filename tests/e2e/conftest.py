@@ -1,9 +1,12 @@
 """Real etcd, real Traefik, real JupyterHub, and the Pointsman that was built last.
 
+What follows is for the tests with etcd; test_one_machine.py has a world of its own.
+
 One stack per version of JupyterHub serves all tests of that version. A test may stop, kill and
 restart parts. The next one first gets everything back up, and an empty table.
 """
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -16,6 +19,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
+from browser import Browser  # noqa: E402
 from devkit.child import adopt_orphans, kill_descendants  # noqa: E402
 from devkit.places import HOME, program  # noqa: E402
 from devkit.ports import free_port  # noqa: E402
@@ -90,6 +94,20 @@ def binary():
     return max(built, key=lambda path: path.stat().st_mtime)
 
 
+@contextlib.contextmanager
+def running(stack):
+    """Start all parts, with a token for us, and stop them at the end."""
+    token = secrets.token_hex(16)
+    stack.hub_environment |= {"E2E_TOKEN": token, "E2E_SERVICE_PORT": str(free_port())}
+    running_stacks.append(stack)
+    try:
+        stack.start_all()
+        yield Hub(stack, token)
+    finally:
+        stack.stop_all()
+        running_stacks.remove(stack)
+
+
 @pytest.fixture(scope="session", params=[6, 5], ids=["hub6", "hub5"])
 def world(request, binary):
     """A stack for the whole session. Hub 6 has two Traefiks in front of its users, hub 5 has one."""
@@ -100,18 +118,11 @@ def world(request, binary):
         hub_version=request.param,
         hub_config=HUB_CONFIG,
     )
-    token = secrets.token_hex(16)
-    stack.hub_environment = {"E2E_TOKEN": token, "E2E_SERVICE_PORT": str(free_port())}
     if request.param == 5:
         # As in the compose file, users' servers are reached by a name.
         stack.hub_environment["SERVER_IP"] = "localhost"
-    running_stacks.append(stack)
-    try:
-        stack.start_all()
-        yield Hub(stack, token)
-    finally:
-        stack.stop_all()
-        running_stacks.remove(stack)
+    with running(stack) as hub:
+        yield hub
 
 
 @pytest.fixture
@@ -143,3 +154,13 @@ def artifacts():
 @pytest.fixture(scope="session")
 def driver_path():
     return program("chromedriver")
+
+
+@pytest.fixture
+def browser(driver_path, artifacts, request):
+    """A browser whose pictures are in a folder of the test's name."""
+    folder = artifacts / request.node.name
+    folder.mkdir(exist_ok=True)
+    browser = Browser(driver_path, folder)
+    yield browser
+    browser.close()

@@ -1,5 +1,6 @@
-"""The hub of the end-to-end tests: the example, with light servers, a service, and a token for the tests."""
+"""The hub of the end-to-end tests: an example, with light servers, a service, and a token for the tests."""
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from jupyterhub.auth import DummyAuthenticator
 from jupyterhub.spawner import SimpleLocalProcessSpawner
 
 c = get_config()  # noqa: F821 (JupyterHub brings it along)
-load_subconfig(str(EXAMPLES / "jupyterhub_config.py"))  # noqa: F821
+load_subconfig(os.environ.get("E2E_HUB_CONFIG") or str(EXAMPLES / "jupyterhub_config.py"))  # noqa: F821
 
 # Without site-packages, which it doesn't need, a light server starts in half the time.
 LIGHT_SERVER = [sys.executable, "-S", str(Path(__file__).with_name("light_server.py"))]
@@ -62,3 +63,6 @@ c.JupyterHub.load_roles = [
         ],
     }
 ]
+# What a single test wants to be different.
+for section, settings in json.loads(os.environ.get("E2E_SETTINGS", "{}")).items():
+    c[section].update(settings)

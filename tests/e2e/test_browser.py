@@ -3,19 +3,11 @@
 import json
 
 import pytest
-from browser import Browser
 from devkit.child import wait_until
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
 NAME = "notebook+browser@example.com"
-
-
-@pytest.fixture
-def browser(driver_path, artifacts):
-    browser = Browser(driver_path, artifacts)
-    yield browser
-    browser.close()
 
 
 def kernel_is_ready(hub):
@@ -28,8 +20,8 @@ def kernel_is_ready(hub):
     return True
 
 
-@pytest.mark.parametrize("world", [6], ids=["hub6"], indirect=True)
-def test_a_person_works_in_jupyterlab(hub, browser):
+def work_in_jupyterlab(hub, browser):
+    """Log in, work, stop."""
     browser.open(hub.stack.public_url)
     browser.log_in(NAME)
     # The hub spawns at once and leads to JupyterLab when its route is there.
@@ -58,3 +50,8 @@ def test_a_person_works_in_jupyterlab(hub, browser):
     browser.open(f"{hub.stack.public_url}{hub.path(NAME)}lab")
     browser.wait_for_address("/hub/")
     browser.picture("after-the-end")
+
+
+@pytest.mark.parametrize("world", [6], ids=["hub6"], indirect=True)
+def test_a_person_works_in_jupyterlab(hub, browser):
+    work_in_jupyterlab(hub, browser)

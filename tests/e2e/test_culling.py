@@ -9,7 +9,7 @@ import pytest
 import requests
 import websocket
 from devkit.child import Child, wait_until
-from devkit.stack import plain_environment
+from devkit.parts import plain_environment
 from notebook import Kernel
 
 NOTEBOOK = "notebook-open"

@@ -1,4 +1,4 @@
-"""The demo itself, as a person starts and stops it."""
+"""The demos themselves, as a person starts and stops them: most on the one without etcd, the essential on both."""
 
 import contextlib
 import fcntl
@@ -22,15 +22,20 @@ from devkit.places import HOME
 
 START_SECONDS = 90
 STOP_SECONDS = 45
+ONE_MACHINE = {"words": [], "parts": ["hub", "pointsman", "traefik"]}
+WITH_ETCD = {"words": ["--etcd"], "parts": ["etcd", "pointsman", "traefik", "hub"]}
+both_demos = pytest.mark.parametrize("kind", [ONE_MACHINE, WITH_ETCD], ids=["one-machine", "etcd"])
 
 
 class Demo:
     """A running `scripts/demo` at a terminal of its own, and what it has said so far."""
 
-    def __init__(self, binary, folder, port):
+    def __init__(self, binary, folder, port, kind):
+        self.parts = kind["parts"]
         self.output = folder / "demo.txt"
         self.output.touch()
         command = [sys.executable, ROOT / "scripts" / "demo", "--binary", binary, "--no-setup", "--port", port]
+        command += kind["words"]
         self.terminal, inside = pty.openpty()
 
         def at_the_terminal():
@@ -85,7 +90,7 @@ class Demo:
         """Wait for its last line. Gives the address; what is running is then in `pids` and `folder`."""
         address = self.wait_for(r"^Open (http://\S+) ").group(1)
         table = re.findall(r"^  (\w+) +(\d+)  (http://\S+) +(\S+)$", self.said(), re.M)
-        assert [row[0] for row in table] == ["etcd", "pointsman", "traefik", "hub"], self.said()
+        assert [row[0] for row in table] == self.parts, self.said()
         self.pids = {name: int(pid) for name, pid, _, _ in table}
         self.ports = [int(url.rpartition(":")[2]) for _, _, url, _ in table]
         self.folder = Path(table[0][3]).resolve().parents[1]
@@ -136,8 +141,14 @@ def busy_port():
 
 
 @pytest.fixture
-def demo(binary, tmp_path, busy_port):
-    demo = Demo(binary, tmp_path, busy_port)
+def kind():
+    """Which demo it is, where a test doesn't say."""
+    return ONE_MACHINE
+
+
+@pytest.fixture
+def demo(binary, tmp_path, busy_port, kind):
+    demo = Demo(binary, tmp_path, busy_port, kind)
     yield demo
     if demo.process.poll() is None:
         demo.process.send_signal(signal.SIGTERM)
@@ -164,6 +175,7 @@ def log_in_and_spawn(address, name="demo-user"):
     return session
 
 
+@both_demos
 def test_ctrl_c_leaves_nothing(demo):
     address = demo.wait_until_open()
     assert not address.endswith(":8000")
@@ -186,7 +198,11 @@ def test_other_ends_leave_nothing_either(demo, end):
     demo.assert_nothing_left(5)
 
 
-@pytest.mark.parametrize("who", ["front", "worker", "both"])
+@pytest.mark.parametrize(
+    ("kind", "who"),
+    [(ONE_MACHINE, "front"), (ONE_MACHINE, "worker"), (ONE_MACHINE, "both"), (WITH_ETCD, "both")],
+    ids=["front", "worker", "both", "etcd-both"],
+)
 def test_a_killed_demo_leaves_nothing(demo, who):
     address = demo.wait_until_open()
     log_in_and_spawn(address)
@@ -207,16 +223,34 @@ def test_a_killed_demo_leaves_nothing(demo, who):
     demo.assert_nothing_left()
 
 
-def test_a_part_that_dies_is_named_with_its_log(demo):
+@pytest.mark.parametrize(("kind", "part"), [(ONE_MACHINE, "hub"), (WITH_ETCD, "traefik")], ids=["hub", "etcd-traefik"])
+def test_a_part_that_dies_is_named_with_its_log(demo, part):
     demo.wait_until_open()
-    os.kill(demo.pids["traefik"], signal.SIGKILL)
+    os.kill(demo.pids[part], signal.SIGKILL)
     assert demo.process.wait(STOP_SECONDS) == 1
-    demo.wait_for(r"^traefik was ended by signal 9\. The end of its log:$", 5)
+    demo.wait_for(rf"^{part} was ended by signal 9\. The end of its log:$", 5)
     demo.assert_nothing_left(5)
 
 
-def test_a_part_that_can_not_start_is_named(binary, tmp_path):
-    demo = Demo("/bin/false", tmp_path, 8000)
+def test_a_killed_traefik_or_pointsman_comes_back(demo):
+    """Pointsman starts its Traefik again, and the hub its Pointsman."""
+    address = demo.wait_until_open()
+    log_in_and_spawn(address)
+    for part in ("traefik", "pointsman"):
+        os.kill(demo.pids[part], signal.SIGKILL)
+        wait_until(
+            f"{part} is back", lambda: requests.get(f"{address}/user/demo-user/api", timeout=5).status_code == 200, 30
+        )
+    demo.press_ctrl_c()
+    assert demo.process.wait(STOP_SECONDS) == 0, demo.said()
+    demo.assert_nothing_left(5)
+
+
+@both_demos
+def test_a_part_that_can_not_start_is_named(kind, tmp_path):
+    demo = Demo("/bin/false", tmp_path, 8000, kind)
     assert demo.process.wait(START_SECONDS) == 1
-    demo.wait_for(r"^pointsman ended with status 1\.", 5)
+    # A hub whose proxy does not start ends, and says why.
+    part = "pointsman" if kind is WITH_ETCD else "hub"
+    demo.wait_for(rf"^{part} ended with status 1\.", 5)
     assert not [folder for folder in HOME.glob("demo-*") if str(folder) in demo.said()]

@@ -9,9 +9,10 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 from devkit.child import Child, wait_until
+from devkit.one_machine import EXAMPLE
+from devkit.parts import plain_environment, status_of
 from devkit.places import EXAMPLES, ROOT, hub_python, program
 from devkit.ports import free_port
-from devkit.stack import plain_environment, status_of
 
 TRAEFIK_VERSION = "3.7.15"
 
@@ -29,7 +30,17 @@ def run(command, environment=None):
     return done.returncode, done.stdout, done.stderr
 
 
-# By hand, on one machine
+# One machine
+
+
+def test_the_one_line_that_a_hub_needs_is_the_readme_s_and_the_example_s_only_one():
+    line = 'c.ConfigurableHTTPProxy.command = ["pointsman"]'
+    settings = [each for each in EXAMPLE.read_text().splitlines() if each.startswith("c.")]
+    assert [each for each in settings if "roxy" in each] == [line]
+    assert line in (ROOT / "README.md").read_text().splitlines()
+
+
+# By hand, with etcd
 
 
 def test_the_traefik_example_is_what_pointsman_prints(binary):

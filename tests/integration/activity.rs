@@ -18,7 +18,7 @@ use pointsman::route::record::RecordKeys;
 use pointsman::route::{RouteData, RouteSpec, Target};
 use pointsman::store::SharedStore;
 use pointsman::traefik::bucket::Sizes;
-use pointsman::traefik::client::{Access, TraefikClient};
+use pointsman::traefik::client::Access;
 use pointsman::traefik::fixed;
 use pointsman::traefik::fleet::{Fleet, Source};
 use pointsman::traefik::rule::Space;
@@ -82,15 +82,7 @@ impl Replica {
         let control =
             ControlPlane::start(&lifecycle, &readiness, clock.clone(), store.clone(), fleet.clone(), settings);
         let table = control.clone();
-        let activity = Activity::start(
-            &lifecycle,
-            clock,
-            store,
-            fleet,
-            Arc::new(move || table.table()),
-            Arc::new(|url| TraefikClient::new(url.parse().expect("a URL"), &Access::etcd())),
-            looks,
-        );
+        let activity = Activity::start(&lifecycle, clock, store, fleet, Arc::new(move || table.table()), looks);
         Self { control, activity, lifecycle }
     }
 

@@ -3,6 +3,7 @@
 pub(crate) mod api;
 pub(crate) mod certificates;
 pub(crate) mod chaos_proxy;
+pub(crate) mod chp;
 pub(crate) mod embedded;
 pub(crate) mod etcd;
 pub(crate) mod fake_traefik;

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from conftest import E2E, ROOT
 from devkit.child import wait_until
+from devkit.parts import answers, plain_environment
 from devkit.ports import free_port
-from devkit.stack import Stack, answers, plain_environment
+from devkit.stack import Stack
 from hub import Hub
 
 CONFIG = f"""
@@ -39,11 +40,11 @@ class StartedHub(Stack):
             "PROXY_API_URL": self.api_url,
             "PUBLIC_URL": self.public_url,
             "HUB_PORT": str(self.hub_port),
-            "USERS_FOLDER": str(self._place("users")),
+            "USERS_FOLDER": str(self.place("users")),
             "PYTHONPATH": str(ROOT / "scripts"),
             **self.hub_environment,
         }
-        child = self._start("hub", [self.programs / "python", "-m", "jupyterhub", "-f", self.hub_config], environment)
+        child = self.start("hub", [self.programs / "python", "-m", "jupyterhub", "-f", self.hub_config], environment)
         wait_until("the hub is reached", answers(f"{self.public_url}/hub/api"), wait_seconds, [child])
         return Hub(self, self.hub_environment["E2E_TOKEN"])
 

@@ -219,7 +219,7 @@ impl Request {
                 .map_or((&spec.as_str()[1..], "/"), |(host, _)| (host, &spec.as_str()[1 + host.len()..])),
         };
         let before = if space == Space::Paths { 0 } else { 1 + host.chars().count() };
-        let escape = |c: usize| (c + before + number) % 2 == 0;
+        let escape = |c: usize| (c + before + number).is_multiple_of(2);
         let (seen, sent) = (as_traefik_sees(path, escape), as_traefik_sends(path, escape));
         Some(Self { spec: spec.clone(), host: host.to_owned(), seen, sent, before })
     }
@@ -421,7 +421,9 @@ fn the_root_comes_and_goes_in_one_step() {
     let (mut keys, mut tree) = (BTreeMap::new(), Tree::default());
     for root in [false, true, false, true] {
         let steps = plan(&table(&site(root)), &tree, &settings, SMALL, limits(1000), &BTreeSet::new());
-        steps.iter().for_each(|step| apply(&mut keys, &mut tree, step));
+        for step in &steps {
+            apply(&mut keys, &mut tree, step);
+        }
         let model = Model::new(&keys);
         let wanted = if root { Answer::Server("http://127.0.0.1:1/x".to_owned()) } else { Answer::Page };
         assert_eq!(model.serve("", "/x", "/x"), Ok(wanted));

@@ -8,9 +8,9 @@ import socket
 from pathlib import Path
 
 from devkit.child import Child, PartFailed, children_of, wait_until
+from devkit.parts import plain_environment
 from devkit.places import BIN, ROOT, Missing, program
 from devkit.ports import free_port
-from devkit.stack import plain_environment
 
 from .wire import LOOPBACK
 

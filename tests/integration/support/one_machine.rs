@@ -42,6 +42,8 @@ impl OneMachine {
         let (public, api) = (free_port(), free_port());
         let [port, api_port] = [public, api].map(|port| port.to_string());
         let mut all = vec!["--ip", "127.0.0.1", "--port", &port, "--api-ip", "127.0.0.1", "--api-port", &api_port];
+        // The folder that it has by default at the default port.
+        all.extend(["--data-dir", "pointsman-data"]);
         all.extend(flags);
         Self::begin_at((public, api), folder, &all, environment).await
     }
