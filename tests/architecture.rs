@@ -54,7 +54,7 @@ const CRATE_HOMES: &[(&str, &[&str])] = &[
     ("tokio_rustls", &["api/listen"]),
     ("rcgen", &["traefik/folder"]),
     ("command_fds", &["child"]),
-    ("rustix", &["child", "forward", "api/metrics"]),
+    ("rustix", &["child", "forward", "api/metrics", "store/embedded/inspect"]),
     ("toml", &["config"]),
 ];
 

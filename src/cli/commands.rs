@@ -9,8 +9,8 @@ use crate::config::settings::{Group, Kind, REFUSED, SETTINGS, Setting};
 const ABOUT: &str = "\
 Serves configurable-http-proxy's REST API to JupyterHub and routes its users through Traefik.
 
-JupyterHub calls the API. By itself Pointsman keeps the routes on this machine and starts a Traefik of its own, in place of
-configurable-http-proxy; with --etcd-endpoints it keeps them in etcd, from where every Traefik takes them. Without a
+JupyterHub calls the API. By itself Pointsman keeps the routes on this machine and starts a Traefik of its own, in place \
+of configurable-http-proxy; with --etcd-endpoints it keeps them in etcd, from where every Traefik takes them. Without a \
 command, serves.
 
 Every setting is a flag, an environment variable and, without the dashes in front, a key of the file that --config \
