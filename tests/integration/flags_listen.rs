@@ -14,14 +14,17 @@ const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 
 /// A Pointsman that was told nothing of addresses but these flags, on this port.
 async fn at(port: u16, flags: &[&str]) -> OneMachine {
-    let machine = OneMachine::begin_at((port, port + 1), tempfile::tempdir().unwrap(), flags, &[]).await;
+    let machine = OneMachine::begin_at((port, port + 1), tempfile::tempdir().expect("a folder"), flags, &[]).await;
     machine.ready().await;
     machine
 }
 
-/// A port whose next one is free too, as a text.
+/// A port whose next one is free too, and as a text. Below those that the system takes for outgoing connections, for it
+/// likes even ones, and the next one is even.
 fn port() -> (u16, String) {
-    let port = free_port();
+    let is_free = |port: u16| std::net::TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).is_ok();
+    let candidates = std::iter::repeat_with(|| 20_000 + free_port() % 12_000);
+    let port = candidates.take(100).find(|port| is_free(*port) && is_free(port + 1)).expect("two free ports");
     (port, port.to_string())
 }
 

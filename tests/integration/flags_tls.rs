@@ -20,7 +20,7 @@ const OLDER: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS12];
 
 /// A folder with a server's certificate, and its authority.
 fn world() -> (TempDir, Authority) {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().expect("a folder");
     let authority = Authority::new("authority", folder.path());
     authority.sign("server");
     (folder, authority)
