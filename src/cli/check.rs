@@ -25,6 +25,7 @@ pub(super) async fn run(config: &Config) -> Exit {
     };
     let mut report = Report::default();
     report.ok("configuration", "can be used");
+    config.warnings.iter().for_each(|warning| report.warning("configuration", warning));
     if let Some(etcd) = config.etcd() {
         let in_store = etcd::check(config, etcd, &mut report).await;
         traefik::check(config, &in_store, &probe, &mut report).await;

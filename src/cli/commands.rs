@@ -9,7 +9,9 @@ use crate::config::settings::{Group, Kind, REFUSED, SETTINGS, Setting};
 const ABOUT: &str = "\
 Serves configurable-http-proxy's REST API to JupyterHub and routes its users through Traefik.
 
-JupyterHub calls the API; routes are kept in etcd, from where every Traefik takes them. Without a command, serves.
+JupyterHub calls the API. By itself Pointsman keeps the routes on this machine and starts a Traefik of its own, in place \
+of configurable-http-proxy; with --etcd-endpoints it keeps them in etcd, from where every Traefik takes them. Without a \
+command, serves.
 
 Every setting is a flag, an environment variable and, without the dashes in front, a key of the file that --config \
 names; flags win over variables, and variables over the file. A flag that takes a list may be repeated, or its values \
@@ -17,6 +19,7 @@ separated by commas.";
 
 const EXAMPLES: &str = "\
 Examples:
+  pointsman --port 8000 --error-target http://127.0.0.1:8081/hub/error
   pointsman --etcd-endpoints http://127.0.0.1:2379 --traefik-api http://127.0.0.1:8099
   pointsman --config /etc/pointsman.toml check
   pointsman import --from http://127.0.0.1:8001

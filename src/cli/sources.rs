@@ -76,7 +76,9 @@ fn without_effect(variables: &[(OsString, OsString)]) -> Vec<String> {
             "has no effect: the certificates of https servers are checked, unless --insecure is given".to_owned(),
         ),
     ];
-    let is_set = |name: &str| variables.iter().any(|(variable, value)| variable == name && !value.is_empty());
+    // Any other value is Node's default, and ours.
+    let matters = |name: &str, value: &OsString| !value.is_empty() && (!name.starts_with("NODE_") || value == "0");
+    let is_set = |name: &str| variables.iter().any(|(variable, value)| variable == name && matters(name, value));
     let known = known.into_iter().filter(|(name, _)| is_set(name));
     known.map(|(name, says)| format!("the variable {name} {says}")).collect()
 }

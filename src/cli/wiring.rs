@@ -12,8 +12,7 @@ use crate::api::auth::{AuthSettings, JwtSettings};
 use crate::api::listen::tls::{Protocols, Tls, TlsError, TlsSettings};
 use crate::api::pages::{PagesSettings, PagesTls};
 use crate::config::{
-    AccessLog, Config, EtcdConfig, Listen, PagesSource, Problems, Redirect, ServerTls, ServersConfig, TlsVersion,
-    TraefikApi, Trusted,
+    AccessLog, Config, EtcdConfig, Listen, PagesSource, Problems, Redirect, ServerTls, TlsVersion, TraefikApi, Trusted,
 };
 use crate::control;
 use crate::forward::Forwards;
@@ -40,11 +39,9 @@ pub(super) fn tree_settings(config: &Config) -> fixed::Settings {
             change_origin: config.servers.change_origin,
             prepend_path: config.servers.prepend_path,
             include_prefix: config.servers.include_prefix,
-            transport: transport(&config.servers, |path| path.display().to_string()).map(|transport| {
-                fixed::Transport {
-                    name: dynamic_file::TRANSPORT.to_owned(),
-                    plain_too: transport.answer_timeout_ms.is_some(),
-                }
+            transport: transport(config, |path| path.display().to_string()).map(|transport| fixed::Transport {
+                name: dynamic_file::TRANSPORT.to_owned(),
+                plain_too: transport.answer_timeout_ms.is_some(),
             }),
             unix_sockets: None,
         },
@@ -104,20 +101,18 @@ pub(super) fn dynamic_file(config: &Config, pair: &Pair, place: impl Fn(&Path) -
     DynamicFile {
         certificate: (place(&pair.certificate), place(&pair.key)),
         tls: dynamic_file::Tls {
-            version: public.tls_version.map(|version| match version {
-                TlsVersion::Tls12 => "VersionTLS12",
-                TlsVersion::Tls13 => "VersionTLS13",
-            }),
+            version: public.tls_version.map(tls_version),
             ciphers: public.ciphers.clone(),
             clients: clients.map(|tls| dynamic_file::Clients { ca: tls.ca.as_deref().map(place), required: true }),
         },
-        transport: transport(&config.servers, place),
+        transport: transport(config, place),
         own: None,
     }
 }
 
 /// How servers are reached, where it isn't as Traefik does it by itself.
-fn transport(servers: &ServersConfig, place: impl Fn(&Path) -> String + Copy) -> Option<ServersTransport> {
+fn transport(config: &Config, place: impl Fn(&Path) -> String + Copy) -> Option<ServersTransport> {
+    let servers = &config.servers;
     let ca = match (&servers.ca, &servers.extra_ca) {
         (Some(ca), _) => vec![place(ca)],
         // More authorities beside the system's: Traefik has only these or those, so both are named.
@@ -135,9 +130,24 @@ fn transport(servers: &ServersConfig, place: impl Fn(&Path) -> String + Copy) ->
         ca,
         pair: servers.client_pair.as_ref().map(|(certificate, key)| (place(certificate), place(key))),
         insecure: servers.insecure,
+        version: config.public.tls_version.map(tls_version),
         answer_timeout_ms: servers.answer_timeout.map(|timeout| timeout.as_millis()),
     };
     (transport != ServersTransport::default()).then_some(transport)
+}
+
+/// A version of TLS, as Traefik names it.
+fn tls_version(version: TlsVersion) -> &'static str {
+    match version {
+        TlsVersion::Tls12 => "VersionTLS12",
+        TlsVersion::Tls13 => "VersionTLS13",
+    }
+}
+
+/// Whether these settings need a file that Traefik reads beside its routes.
+pub(super) fn needs_dynamic_file(config: &Config) -> bool {
+    let public = &config.public;
+    public.tls.is_some() || transport(config, |path| path.display().to_string()).is_some()
 }
 
 /// Where distributions keep the certificates of all authorities in one file.

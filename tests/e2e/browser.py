@@ -1,9 +1,10 @@
 """A headless Chromium that keeps a picture of each station."""
 
+import contextlib
 import os
 
 from selenium import webdriver
-from selenium.common.exceptions import TimeoutException
+from selenium.common.exceptions import TimeoutException, WebDriverException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support import expected_conditions as seen
 from selenium.webdriver.support.ui import WebDriverWait
@@ -47,6 +48,11 @@ class Browser:
 
     def click(self, selector):
         self.find(selector, clickable=True).click()
+
+    def click_now(self, selector):
+        """Click it if it can be clicked at this moment."""
+        with contextlib.suppress(WebDriverException):
+            self.driver.find_element(By.CSS_SELECTOR, selector).click()
 
     def open(self, url):
         self.driver.get(url)

@@ -257,7 +257,7 @@ def test_internal_ssl(ssl_hub):
     assert server.startswith("https://")
     for url in (api, f"{server}/user/{name}/api"):
         assert requests.get(url, cert=hub_s, **options).status_code == 200
-        with pytest.raises(requests.exceptions.ConnectionError, match="CERTIFICATE_REQUIRED|reset|aborted|handshake"):
+        with pytest.raises(requests.exceptions.ConnectionError):
             requests.get(url, **options)
 
     hub.stop(name)

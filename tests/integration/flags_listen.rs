@@ -1,11 +1,12 @@
 //! Flags about addresses, the process and its log, each as a user of the public port or a parent process sees it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
 use crate::support::http::{Connection, Reply, Server, echo};
 use crate::support::one_machine::{OneMachine, ask_over, refusal};
-use crate::support::process::free_port;
+use crate::support::process::{Running, free_port, program};
 use crate::support::wait::{eventually, http_get};
 
 const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -84,7 +85,7 @@ async fn the_api_has_an_address_of_its_own() {
 fn a_busy_port_ends_the_start_and_names_the_flag() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
-    let traefik = crate::support::process::program("traefik").display().to_string();
+    let traefik = program("traefik").display().to_string();
     let flags = ["--traefik-binary", &traefik, "--ip", "127.0.0.1", "--port", &port, "--api-port", "0"];
     assert!(refusal(&flags, &[]).stderr.contains("--api-port: 0 is not a port"));
     let free = free_port().to_string();
@@ -135,4 +136,46 @@ async fn a_token_in_the_environment_is_demanded() {
     let machine = OneMachine::start_in(folder, &[], &[("CONFIGPROXY_AUTH_TOKEN", "")]).await;
     assert_eq!(http_get(&format!("{}/api/routes", machine.api)).await.unwrap().0, 200);
     machine.stop().await;
+}
+
+#[tokio::test]
+async fn everything_may_be_at_unix_sockets() {
+    let server = Server::start(|head| Some(echo(head))).await;
+    let folder = tempfile::tempdir().unwrap();
+    let traefik = program("traefik").display().to_string();
+    let flags = ["--traefik-binary", &traefik, "--socket", "public.sock", "--api-socket", "api.sock"];
+    let flags = [&flags[..], &["--metrics-socket", "metrics.sock"]].concat();
+    let mut process = Running::start(Path::new(env!("CARGO_BIN_EXE_pointsman")), &flags, &[], folder.path());
+    let ask = |socket: &'static str, line: String, rest: String| {
+        let path = folder.path().join(socket);
+        async move {
+            let stream = tokio::net::UnixStream::connect(path).await.map_err(|error| error.to_string())?;
+            let mut connection = Connection::over(stream);
+            connection
+                .send(format!("{line} HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n{rest}", rest.len()))
+                .await;
+            connection.reply_to(false).await.ok_or_else(|| "no answer".to_owned())
+        }
+    };
+    eventually("readiness", Duration::from_secs(20), || async {
+        match ask("api.sock", "GET /readyz".into(), String::new()).await {
+            Ok(reply) if reply.status == 200 => Ok(()),
+            other => Err(format!("{other:?}\n{}", process.log())),
+        }
+    })
+    .await;
+    let body = format!(r#"{{"target": "http://{}"}}"#, server.address);
+    let added = ask("api.sock", "POST /api/routes/user/a".into(), body).await.unwrap();
+    assert_eq!(added.status, 201, "{added:?}");
+    let reply = ask("public.sock", "GET /user/a/x".into(), String::new()).await.unwrap();
+    assert!(reply.body.starts_with("GET /user/a/x HTTP/1.1\r\n"), "{reply:?}");
+    let metrics = ask("metrics.sock", "GET /metrics".into(), String::new()).await.unwrap();
+    assert!(metrics.status == 200 && metrics.body.contains("api_route_add"), "{metrics:?}");
+    process.signal("TERM");
+    assert_eq!(process.end(Duration::from_secs(10)).await, 0, "{}", process.log());
+    for socket in ["public.sock", "api.sock", "metrics.sock"] {
+        assert!(!folder.path().join(socket).exists(), "{socket} is left behind");
+    }
+    let said = refusal(&["--socket", "x", "--port", "1"], &[]).stderr;
+    assert!(said.contains("--socket: and --port exclude each other"), "{said}");
 }

@@ -115,6 +115,25 @@ async fn the_error_target_is_asked_for_404_and_503() {
 }
 
 #[tokio::test]
+async fn error_pages_may_lie_in_a_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let pages = folder.path().join("pages");
+    std::fs::create_dir(&pages).unwrap();
+    std::fs::write(pages.join("404.html"), "<p>not here</p>").unwrap();
+    std::fs::write(pages.join("error.html"), "<p>any error</p>").unwrap();
+    let machine = OneMachine::start_in(folder, &["--error-path", "pages"], &[]).await;
+    machine.add("/user/dead", &format!("http://127.0.0.1:{}", free_port())).await;
+    for (path, status, body) in [("/user/dead", 503, "<p>any error</p>"), ("/x", 404, "<p>not here</p>")] {
+        let reply = machine.get(path).await;
+        assert_eq!((reply.status, reply.body.as_str()), (status, body), "{path}");
+        assert!(reply.header("content-type").is_some_and(|kind| kind.starts_with("text/html")), "{reply:?}");
+    }
+    machine.stop().await;
+    let said = refusal(&["--error-path", "/nowhere"], &[]).stderr;
+    assert!(said.contains("--error-path: /nowhere is not a folder"), "{said}");
+}
+
+#[tokio::test]
 async fn a_route_covers_whole_segments_and_the_longest_one_wins() {
     let server = Server::start(|head| Some(echo(head))).await;
     let (_hub, hub) = saying("hub").await;

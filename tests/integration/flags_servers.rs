@@ -79,6 +79,37 @@ async fn nodes_variable_names_more_authorities_for_https_servers() {
 }
 
 #[tokio::test]
+async fn the_one_version_of_tls_is_spoken_to_https_servers_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new("servers", folder.path());
+    let pair = authority.sign("server");
+    let (newer, _a) = tls::echo_with(&pair, None, &[&rustls::version::TLS13]).await;
+    let (older, _b) = tls::echo_with(&pair, None, &[&rustls::version::TLS12]).await;
+    let flags = ["--client-ssl-ca", "servers.pem", "--ssl-protocol", "TLSv1_2"];
+    let machine = OneMachine::start_in(folder, &flags, &[]).await;
+    machine.add("/user/a", &format!("https://{newer}")).await;
+    machine.add("/user/b", &format!("https://{older}")).await;
+    assert_eq!((machine.get("/user/a").await.status, machine.get("/user/b").await.status), (503, 200));
+    machine.stop().await;
+}
+
+#[tokio::test]
+async fn a_variable_of_nodes_that_has_no_effect_is_warned_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let machine = OneMachine::start_in(folder, &[], &[("NODE_TLS_REJECT_UNAUTHORIZED", "0")]).await;
+    let log = machine.process.log();
+    assert!(
+        log.contains("the variable NODE_TLS_REJECT_UNAUTHORIZED has no effect") && log.contains("--insecure"),
+        "{log}"
+    );
+    let folder = machine.stop().await;
+    let machine =
+        OneMachine::start_in(folder, &[], &[("NODE_TLS_REJECT_UNAUTHORIZED", "1"), ("NODE_OPTIONS", "x")]).await;
+    assert!(!machine.process.log().contains("NODE_"), "{}", machine.process.log());
+    machine.stop().await;
+}
+
+#[tokio::test]
 async fn a_server_that_is_silent_for_too_long_is_503() {
     let silent = Server::start(|_| None).await;
     let (_quick, quick) = echoing().await;

@@ -8,6 +8,7 @@ use tempfile::TempDir;
 use crate::support::certificates::Authority;
 use crate::support::http::{Connection, Server, echo};
 use crate::support::one_machine::{OneMachine, UPGRADE, ask_over, refusal};
+use crate::support::pointsman::pointsman;
 use crate::support::process::free_port;
 use crate::support::tls::TlsClient;
 use crate::support::wait::eventually;
@@ -154,4 +155,34 @@ async fn a_second_port_sends_users_to_https() {
     assert!(said.contains("--redirect-port: needs --ssl-key and --ssl-cert beside it"), "{said}");
     let said = refusal(&["--redirect-to", "443"], &[]).stderr;
     assert!(said.contains("--redirect-to: needs --redirect-port beside it"), "{said}");
+}
+
+#[tokio::test]
+async fn an_encrypted_key_is_refused_and_its_passphrase_is_said_to_be_unused() {
+    let (folder, _authority) = world();
+    let variable = [("CONFIGPROXY_SSL_KEY_PASSPHRASE", "hunter2")];
+    let warning = "the variable CONFIGPROXY_SSL_KEY_PASSPHRASE is not used";
+    let machine = OneMachine::start_in(folder, &PAIR, &variable).await;
+    assert!(machine.process.log().contains(warning), "{}", machine.process.log());
+    let folder = machine.stop().await;
+
+    let encrypted = folder.path().join("encrypted.pem");
+    let key = std::fs::read_to_string(folder.path().join("server-key.pem")).unwrap();
+    std::fs::write(&encrypted, key.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY")).unwrap();
+    let (key, data) = (encrypted.display().to_string(), folder.path().join("data").display().to_string());
+    let cert = folder.path().join("server-cert.pem").display().to_string();
+    let traefik = crate::support::process::program("traefik").display().to_string();
+    let [public, api] = [free_port(), free_port()].map(|port| port.to_string());
+    let common = ["--traefik-binary", &traefik, "--port", &public, "--api-port", &api, "--data-dir", &data];
+    for (flags, variable, name) in [
+        (["--ssl-key", &key, "--ssl-cert", &cert], "CONFIGPROXY_SSL_KEY_PASSPHRASE", "--ssl-key"),
+        (["--api-ssl-key", &key, "--api-ssl-cert", &cert], "CONFIGPROXY_API_SSL_KEY_PASSPHRASE", "--api-ssl-key"),
+    ] {
+        let refused = pointsman(&[&common[..], &flags].concat(), &[(variable, "hunter2")]);
+        assert_ne!(refused.code, 0, "{refused:?}");
+        for words in [name, "encrypted", "openssl pkey -in", &format!("the variable {variable} is not used")] {
+            assert!(refused.stderr.contains(words), "{words} is not in: {}", refused.stderr);
+        }
+        assert!(!refused.stderr.contains("hunter2"), "{}", refused.stderr);
+    }
 }

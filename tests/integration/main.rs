@@ -31,6 +31,8 @@ mod cli_serve;
 mod cli_traefik_config;
 mod control;
 mod control_bulk;
+mod flags_docs;
+mod flags_etcd;
 mod flags_listen;
 mod flags_public;
 mod flags_routing;

@@ -63,7 +63,16 @@ impl<'a> TlsClient<'a> {
 
 /// A server over TLS that answers each request with its head. It asks for certificates of `clients`, if that is given.
 pub(crate) async fn echo(pair: &Signed, clients: Option<&Path>) -> (SocketAddr, JoinSet<()>) {
-    let builder = ServerConfig::builder();
+    echo_with(pair, clients, rustls::ALL_VERSIONS).await
+}
+
+/// The same with some versions of TLS only.
+pub(crate) async fn echo_with(
+    pair: &Signed,
+    clients: Option<&Path>,
+    versions: &[&'static rustls::SupportedProtocolVersion],
+) -> (SocketAddr, JoinSet<()>) {
+    let builder = ServerConfig::builder_with_protocol_versions(versions);
     let builder = match clients {
         None => builder.with_no_client_auth(),
         Some(ca) => builder.with_client_cert_verifier(
