@@ -5,6 +5,7 @@
 mod support;
 
 mod activity;
+mod activity_one_machine;
 mod api_activity;
 mod api_auth;
 mod api_docs;
