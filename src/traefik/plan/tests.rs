@@ -433,3 +433,19 @@ fn the_root_comes_and_goes_in_one_step() {
         );
     }
 }
+
+/// Domains that lie in one another and go together: their buckets never hang in two catch-alls at once.
+#[test]
+fn nested_domains_go_together() {
+    let site = |users: u16| -> BTreeMap<String, u16> {
+        let own = [("/".to_owned(), 1), ("/u".to_owned(), 2), ("/u/a".to_owned(), 3)];
+        let users = (0..users).flat_map(|i| [(format!("/u/x{i}y"), 10 + i), (format!("/u/a/x{i}y"), 100 + i)]);
+        own.into_iter().chain(users).collect()
+    };
+    for pages in [false, true] {
+        let last: &[BTreeMap<String, u16>] =
+            if pages { &[BTreeMap::new()] } else { &[BTreeMap::from([("/".to_owned(), 1)])] };
+        let tables = [&[site(20)], last].concat();
+        walk(Variant { pages, ..PATHS }, &tables, 1).expect("right at each step");
+    }
+}
