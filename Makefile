@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo demo-etcd wheel test setup-test fmt-check clippy doc test-rust test-python test-e2e test-dataplane test-dataplane-slow test-hub test-hub-proxy kill-loop lint deny fmt bench bench-start clean
+.PHONY: help setup demo demo-etcd wheel test setup-test fmt-check clippy doc test-rust test-python test-e2e test-e2e-slow test-dataplane test-dataplane-slow test-hub test-hub-proxy kill-loop lint deny fmt bench bench-start clean
 
 PYTHON ?= python3
 PORT ?= 8000
@@ -65,6 +65,10 @@ test-e2e: ## run the end-to-end tests with real JupyterHubs and a browser (ARGS=
 	$(call heading,End-to-end tests)
 	$(CARGO) test --locked --no-run --quiet # the program as the Rust tests have it: a plain build would compile all again
 	POINTSMAN_TEST_BINARY=$(DEBUG_BINARY) $(HUB6_PYTHON) -m pytest tests/e2e $(ARGS)
+
+test-e2e-slow: ## run those that take two minutes more: the idle culler with etcd
+	$(CARGO) test --locked --no-run --quiet
+	POINTSMAN_TEST_BINARY=$(DEBUG_BINARY) $(HUB6_PYTHON) -m pytest tests/e2e -m slow $(ARGS)
 
 test-dataplane: ## send the same requests to configurable-http-proxy and to Pointsman (ARGS="-k names")
 	$(call heading,The data plane beside configurable-http-proxy)

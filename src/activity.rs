@@ -15,6 +15,7 @@ mod collector;
 mod keeper;
 pub mod remote;
 mod servers;
+pub mod traffic;
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -28,7 +29,6 @@ use crate::clock::SharedClock;
 use crate::lifecycle::Lifecycle;
 use crate::route::{Route, RouteSpec, RouteTable};
 use crate::store::SharedStore;
-use crate::traefik::client::{ClientError, TraefikClient};
 use crate::traefik::fleet::Fleet;
 use crate::traefik::name;
 use crate::traefik::rule::Space;
@@ -61,9 +61,6 @@ impl LastActivity for Unknown {
 
 /// The routes as they are now; `None` until they have been read from the store.
 pub type Table = Arc<dyn Fn() -> Option<RouteTable> + Send + Sync>;
-
-/// Makes a client for the Traefik whose API has this address.
-pub type Clients = Arc<dyn Fn(&str) -> Result<TraefikClient, ClientError> + Send + Sync>;
 
 /// The process of the Traefik on this machine, if we know it.
 pub type Process = Arc<dyn Fn() -> Option<u32> + Send + Sync>;
@@ -124,24 +121,40 @@ struct Known {
     names: HashMap<RouteSpec, Box<str>>,
     /// Until then this may be told.
     fresh_until: Option<Instant>,
+    /// When the last whole look was.
+    looked: Option<Instant>,
+    /// What users' requests came to.
+    traffic: traffic::Traffic,
 }
 
 impl Activity {
-    /// Starts to look. `table` gives the routes, `clients` a client for each Traefik of the `fleet`.
+    /// How long ago the last whole look was, if there was one.
+    #[must_use]
+    pub fn age(&self) -> Option<Duration> {
+        self.read().looked.map(|looked| looked.elapsed())
+    }
+
+    /// What users' requests came to, as of the last look; `None` before the first.
+    #[must_use]
+    pub fn traffic(&self) -> Option<traffic::Traffic> {
+        let known = self.read();
+        known.looked.map(|_| known.traffic.clone())
+    }
+
+    /// Starts to look at every Traefik of the `fleet`. `table` gives the routes.
     pub fn start(
         lifecycle: &Lifecycle,
         clock: SharedClock,
         store: SharedStore,
         fleet: Arc<Fleet>,
         table: Table,
-        clients: Clients,
         settings: Settings,
     ) -> Arc<Self> {
         let activity = Arc::new(Self { known: RwLock::default(), clock, space: settings.space });
         let keeper = Arc::new(Keeper::new(store, &settings, activity.clone()));
         let stopping = lifecycle.stopping();
         lifecycle.spawn("follow activity", keeper.clone().follow(stopping.clone()));
-        let collector = Collector::new(activity.clone(), keeper, fleet, table, clients, settings);
+        let collector = Collector::new(activity.clone(), keeper, fleet, table, settings);
         lifecycle.spawn("activity", collector.run(stopping));
         activity
     }

@@ -30,6 +30,7 @@ use crate::lifecycle::Readiness;
 use answer::Answer;
 use auth::Authenticator;
 use metrics::CallCounts;
+pub use routes::{listed, would_record};
 
 /// What shapes the API's answers.
 #[derive(Debug, Clone)]

@@ -52,12 +52,25 @@ pub enum State {
     Down {
         /// How it ended.
         how: String,
+        /// How often it was started again before.
+        restarts: u64,
     },
     /// It can't be started at all, or it ended at its first start again and again: nothing will change by itself.
     Failed {
         /// Why.
         how: String,
     },
+}
+
+impl State {
+    /// How often the child was started again.
+    #[must_use]
+    pub fn restarts(&self) -> u64 {
+        match self {
+            Self::Running { restarts, .. } | Self::Down { restarts, .. } => *restarts,
+            Self::Starting | Self::Failed { .. } => 0,
+        }
+    }
 }
 
 /// A child that is kept running.

@@ -2,11 +2,17 @@
 
 mod check;
 mod commands;
+mod connections;
+mod export;
 mod floors;
+mod import;
 mod one_machine;
+mod routes;
 mod serve;
+mod signals;
 mod sources;
 pub mod traefik_config;
+mod traefik_file;
 mod wiring;
 
 use std::ffi::OsString;
@@ -44,8 +50,10 @@ pub async fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
         Err(error) => return usage(&error),
     };
     let (name, own) = matches.subcommand().unwrap_or(("serve", &matches));
-    let files = if name == "traefik-config" { Files::Ignore } else { Files::Check };
-    let config = match load(&matches, own, files) {
+    // What moves routes needs no files but those with tokens, and has nothing to do with Traefik.
+    let moves = matches!(name, "export" | "import");
+    let files = if moves || name == "traefik-config" { Files::Ignore } else { Files::Check };
+    let config = match load(&matches, own, files, moves) {
         Ok(config) => config,
         Err(problems) => {
             complain(&format!("pointsman: the configuration is wrong: {problems}"));
@@ -54,6 +62,9 @@ pub async fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
     };
     match name {
         "check" => check::run(&config).await,
+        "connections" => connections::run(&config, own).await,
+        "export" => export::run(&config, own).await,
+        "import" => import::run(&config, own).await,
         "traefik-config" => traefik_config::run(&config, own),
         _ => serve::run(&config).await,
     }
@@ -67,9 +78,10 @@ pub fn startup_failure(error: &io::Error) -> Exit {
 }
 
 /// Reads flags, variables and the file. A flag may stand before the command and after it; after it counts more.
-fn load(matches: &ArgMatches, own: &ArgMatches, files: Files) -> Result<Config, Problems> {
+fn load(matches: &ArgMatches, own: &ArgMatches, files: Files, without_traefik: bool) -> Result<Config, Problems> {
     let mut problems = Problems::none();
-    let read = sources::read([matches, own], std::env::vars_os(), &mut problems);
+    let mut read = sources::read([matches, own], std::env::vars_os(), &mut problems);
+    read.without_traefik = without_traefik;
     Config::from_sources(&read, files, problems)
 }
 

@@ -49,6 +49,8 @@ pub struct Config {
     pub log: LogConfig,
     /// Where our process number is written.
     pub pid_file: Option<PathBuf>,
+    /// What is set and has no effect here, a sentence each.
+    pub warnings: Vec<String>,
 }
 
 /// Somewhere to listen.
@@ -248,6 +250,8 @@ pub struct TraefikConfig {
     pub root_key: String,
     /// Their entry points for users; at least one.
     pub entry_points: Vec<EntryPoint>,
+    /// The port of `pointsman connections` beside each of them, if it runs there.
+    pub connections_port: Option<u16>,
     /// Take over a tree of another layout.
     pub adopt_layout: bool,
     /// Refuse old versions.
@@ -332,10 +336,14 @@ pub struct Sources {
     pub file: Layer,
     /// The file can't be read, so what seems to be missing may stand in it.
     pub file_is_lost: bool,
+    /// The command has nothing to do with Traefik, so it need not be named.
+    pub without_traefik: bool,
     /// The content of `CONFIGPROXY_AUTH_TOKEN`.
     pub environment_token: Option<SecretString>,
     /// The file that `NODE_EXTRA_CA_CERTS` names: more authorities for https servers.
     pub extra_ca: Option<PathBuf>,
+    /// Variables of the configurable-http-proxy, or of Node, that have no effect here: a sentence each.
+    pub warnings: Vec<String>,
 }
 
 /// Whether the files that settings name are read as part of the check.

@@ -26,6 +26,8 @@ use delivery::Delivery;
 use mirror::Mirror;
 use writer::{Change, Command, Writer};
 
+pub mod bulk;
+
 mod commit;
 mod counts;
 mod delivery;
@@ -119,7 +121,7 @@ impl ControlPlane {
         let mirror = Arc::new(Mirror::new(settings.clone(), readiness.clone()));
         let (commands, queue) = mpsc::channel(QUEUE_MAX);
         if settings.deliver {
-            let delivery = Delivery::new(mirror.clone(), fleet.clone(), readiness.clone());
+            let delivery = Delivery::new(mirror.clone(), fleet.clone(), readiness.clone(), settings.tree.digest());
             let stopping = lifecycle.stopping();
             lifecycle.spawn("delivery", async move { delivery.run(stopping).await });
         }

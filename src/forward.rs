@@ -16,6 +16,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
 use tokio::net::{TcpStream, UnixStream};
@@ -27,6 +28,16 @@ use tracing::{debug, info, warn};
 
 use crate::socket::UnixSocket;
 use crate::telemetry::seldom::Seldom;
+
+/// Lets us have as many open files as the system allows: each forwarded connection takes two.
+pub fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })
+    {
+        debug!(%error, "The limit of open files stays as it is: {error}");
+    }
+}
 
 /// The limits of forwarding.
 #[derive(Debug, Clone)]

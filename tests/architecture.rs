@@ -46,7 +46,7 @@ const CRATE_HOMES: &[(&str, &[&str])] = &[
     ("netlink_packet_core", &["activity/kernel"]),
     ("netlink_packet_sock_diag", &["activity/kernel"]),
     ("netlink_sys", &["activity/kernel"]),
-    ("reqwest", &["activity/remote", "traefik/client", "api/pages", "api/auth", "cli/check"]),
+    ("reqwest", &["activity/remote", "traefik/client", "api/pages", "api/auth", "cli/check", "cli/routes/client"]),
     ("jsonwebtoken", &["api/auth"]),
     ("clap", &["cli"]),
     ("socket2", &["forward"]),
@@ -54,7 +54,7 @@ const CRATE_HOMES: &[(&str, &[&str])] = &[
     ("tokio_rustls", &["api/listen"]),
     ("rcgen", &["traefik/folder"]),
     ("command_fds", &["child"]),
-    ("rustix", &["child", "forward", "api/metrics"]),
+    ("rustix", &["child", "forward", "api/metrics", "store/embedded/inspect"]),
     ("toml", &["config"]),
 ];
 

@@ -17,7 +17,8 @@ use super::keeper::{Keeper, Latest};
 use super::remote::Remote;
 use super::servers::{ByServer, Servers};
 use super::streams::{Connection, Streams};
-use super::{Activity, Clients, Settings, Table, kernel};
+use super::traffic::Totals;
+use super::{Activity, Settings, Table, kernel};
 use crate::route::RouteTable;
 use crate::traefik::client::TraefikClient;
 use crate::traefik::fleet::{Fleet, Status};
@@ -37,10 +38,10 @@ pub(super) struct Collector {
     keeper: Arc<Keeper>,
     fleet: Arc<Fleet>,
     table: Table,
-    clients: Clients,
     settings: Settings,
     servers: Servers,
     counters: Counters,
+    totals: Totals,
     known_clients: HashMap<String, TraefikClient>,
     remotes: HashMap<String, Remote>,
     streams: HashMap<Place, Streams>,
@@ -73,7 +74,6 @@ impl Collector {
         keeper: Arc<Keeper>,
         fleet: Arc<Fleet>,
         table: Table,
-        clients: Clients,
         settings: Settings,
     ) -> Self {
         let servers = Servers::new(settings.forwarders.clone());
@@ -82,10 +82,10 @@ impl Collector {
             keeper,
             fleet,
             table,
-            clients,
             settings,
             servers,
             counters: Counters::default(),
+            totals: Totals::default(),
             known_clients: HashMap::new(),
             remotes: HashMap::new(),
             streams: HashMap::new(),
@@ -148,6 +148,7 @@ impl Collector {
         for Look { url, counters } in looks {
             match counters {
                 Ok(sample) => {
+                    self.totals.look(&url, sample.started_ms, sample.traffic.clone());
                     let life = (url.clone(), sample.started_ms);
                     let (looked_ms, kept) =
                         if self.counters.knows(&url) { (i64::MAX, None) } else { self.keeper.before(&life) };
@@ -164,6 +165,7 @@ impl Collector {
         }
         let all = self.fleet.watch().borrow().clone();
         self.counters.keep(|url| all.contains_key(url));
+        self.totals.keep(|url| all.contains_key(url));
         self.streams.retain(|place, _| places.contains_key(place));
         for (place, urls) in &places {
             let connections = match connections.get(place) {
@@ -183,6 +185,8 @@ impl Collector {
         }
         if complaints.is_empty() {
             self.looked_ms = Some(now_ms);
+            let mut known = self.activity.write();
+            (known.looked, known.traffic) = (Some(Instant::now()), self.totals.all());
         }
         if self.looked_ms.is_some()
             && self.keeper.is_due()
@@ -280,7 +284,7 @@ impl Collector {
         for url in live {
             let client = match self.known_clients.get(url) {
                 Some(client) => client.clone(),
-                None => match (self.clients)(url) {
+                None => match self.fleet.client(url) {
                     Ok(client) => self.known_clients.entry(url.clone()).or_insert(client).clone(),
                     Err(error) => {
                         done.push(Look { url: url.clone(), counters: Err(error.to_string()) });

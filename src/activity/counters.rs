@@ -109,7 +109,7 @@ mod tests {
 
     fn sample(started_ms: i64, routers: &[(&str, u64, u64)]) -> Sample {
         let routers = routers.iter().map(|&(name, good, other)| (name.into(), Answers { good, other })).collect();
-        Sample { started_ms, routers }
+        Sample { started_ms, routers, ..Sample::default() }
     }
 
     fn good(counted: &Counted, name: &str) -> u64 {

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! process_start_time_seconds 1.76712345678e+09
+//! traefik_entrypoint_requests_total{code="200",entrypoint="web",method="GET",protocol="http"} 7
 //! traefik_router_requests_total{code="200",method="GET",protocol="http",router="NAME@etcd",service="NAME@etcd"} 5
 //! ```
 //!
@@ -10,7 +11,9 @@
 use std::collections::HashMap;
 use std::io::{BufRead, Read};
 
+use super::traffic::Traffic;
 use crate::traefik::name::{self, Kind};
+use crate::traefik::static_config::PRIVATE_ENTRY_POINTS;
 
 /// Longer lines are none of ours; a page without line ends must not fill the memory.
 const LINE_BYTES_MAX: u64 = 16 * 1024;
@@ -39,13 +42,15 @@ impl Answers {
 }
 
 /// One look at the counters of one Traefik.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sample {
     /// When Traefik's process started, in milliseconds since 1970; 0 if it does not say.
     pub started_ms: i64,
     /// What each router of a route has answered since then, by the router's name. A route that covers whole buckets has a
     /// router more, the catch-all.
     pub routers: HashMap<Box<str>, Answers>,
+    /// What came in by the entry points for users, if Traefik counts that.
+    pub traffic: Traffic,
 }
 
 /// Reads a page. What can't be understood is passed over; an error is the reader's own.
@@ -59,11 +64,19 @@ pub fn read(page: &mut impl BufRead) -> std::io::Result<Sample> {
             return Ok(sample);
         }
         if let Some(labels) = line.strip_prefix(b"traefik_router_requests_total{") {
-            if let Some((router, answers)) = std::str::from_utf8(labels).ok().and_then(counter) {
+            let counter = std::str::from_utf8(labels).ok().and_then(counter);
+            if let Some((Labels { router: Some(router), code, .. }, count)) = counter {
+                let answers =
+                    if code < 300 { Answers { good: count, other: 0 } } else { Answers { good: 0, other: count } };
                 match sample.routers.get_mut(router) {
                     Some(known) => known.add(answers),
                     None => drop(sample.routers.insert(router.into(), answers)),
                 }
+            }
+        } else if let Some(labels) = line.strip_prefix(b"traefik_entrypoint_requests_total{") {
+            let counter = std::str::from_utf8(labels).ok().and_then(counter);
+            if let Some((Labels { is_private: false, code, is_websocket, .. }, count)) = counter {
+                sample.traffic.count(code, is_websocket, count);
             }
         } else if let Some(value) = line.strip_prefix(b"process_start_time_seconds ") {
             let seconds = std::str::from_utf8(value).ok().and_then(|text| text.trim().parse::<f64>().ok());
@@ -72,9 +85,18 @@ pub fn read(page: &mut impl BufRead) -> std::io::Result<Sample> {
     }
 }
 
+/// The labels of a counter that concern us.
+#[derive(Default)]
+struct Labels<'a> {
+    code: u16,
+    router: Option<&'a str>,
+    is_websocket: bool,
+    is_private: bool,
+}
+
 /// What follows the `{` of a counter: labels, `}`, a value and perhaps a time.
-fn counter(text: &str) -> Option<(&str, Answers)> {
-    let (mut code, mut router) = (None, None);
+fn counter(text: &str) -> Option<(Labels<'_>, u64)> {
+    let (mut code, mut labels) = (None, Labels::default());
     let mut rest = text;
     let value = loop {
         rest = rest.trim_start_matches([',', ' ']);
@@ -83,16 +105,19 @@ fn counter(text: &str) -> Option<(&str, Answers)> {
         }
         let (label, after) = rest.split_once("=\"")?;
         let end = closing_quote(after)?;
+        let text = &after[..end];
         match label {
-            "code" => code = after[..end].parse::<u16>().ok(),
-            "router" => router = ours(&after[..end]),
+            "code" => code = text.parse::<u16>().ok(),
+            "router" => labels.router = ours(text),
+            "protocol" => labels.is_websocket = text == "websocket",
+            "entrypoint" => labels.is_private = PRIVATE_ENTRY_POINTS.contains(&text),
             _ => {}
         }
         rest = &after[end + 1..];
     };
     let count = whole(value.split_ascii_whitespace().next()?.parse().ok()?);
-    let answers = if code? < 300 { Answers { good: count, other: 0 } } else { Answers { good: 0, other: count } };
-    Some((router?, answers))
+    labels.code = code?;
+    Some((labels, count))
 }
 
 /// Where a label's value ends: at the first quote that no backslash escapes.
@@ -133,6 +158,25 @@ mod tests {
     fn one(labels: &str, value: &str) -> Vec<(String, Answers)> {
         let sample = sample(&format!("traefik_router_requests_total{{{labels}}} {value}\n"));
         sample.routers.into_iter().map(|(name, answers)| (name.into(), answers)).collect()
+    }
+
+    #[test]
+    fn what_came_in_is_counted_by_status_and_kind() {
+        let line = |entry_point: &str, code: u16, protocol: &str, count: u64| {
+            format!(
+                "traefik_entrypoint_requests_total{{code=\"{code}\",entrypoint=\"{entry_point}\",method=\"GET\",protocol=\"{protocol}\"}} {count}\n"
+            )
+        };
+        let page = [
+            line("web", 200, "http", 5),
+            line("web2", 404, "http", 2),
+            line("web", 101, "websocket", 3),
+            line("private", 200, "http", 99),
+            line("traefik", 200, "http", 99),
+        ];
+        let traffic = sample(&page.concat()).traffic;
+        assert_eq!((traffic.web, traffic.websockets), (7, 3));
+        assert_eq!(traffic.answers.into_iter().collect::<Vec<_>>(), [(101, 3), (200, 5), (404, 2)]);
     }
 
     #[test]

@@ -11,7 +11,6 @@ pub use calls::CallCounts;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -27,26 +26,10 @@ use tracing::error;
 
 use super::answer::Answer;
 use super::read_only;
+use crate::activity::traffic::Traffic;
 use crate::control::Counts;
 use crate::lifecycle::Readiness;
 use encode::Writer;
-
-/// What users' requests came to. Whoever reads Traefik's counters knows.
-pub trait TrafficCounts: Send + Sync {
-    /// As of the last look.
-    fn traffic(&self) -> Traffic;
-}
-
-/// Users' requests since the start.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Traffic {
-    /// Requests but websockets.
-    pub web: u64,
-    /// Websockets.
-    pub websockets: u64,
-    /// Answers by their status, those of servers and our own errors.
-    pub answers: BTreeMap<u16, u64>,
-}
 
 /// A number that is asked for at each scrape.
 pub type Ask<T> = Box<dyn Fn() -> T + Send + Sync>;
@@ -68,9 +51,9 @@ pub struct Sources {
     /// How long ago users' activity was last collected; `None`: not yet, or nobody does.
     pub activity_age: Option<Ask<Option<Duration>>>,
     /// How often the Traefik that we run was started again.
-    pub child_restarts: Option<Arc<AtomicU64>>,
+    pub child_restarts: Option<Ask<u64>>,
     /// What users' requests came to, if anybody knows.
-    pub traffic: Option<Arc<dyn TrafficCounts>>,
+    pub traffic: Option<Ask<Option<Traffic>>>,
 }
 
 impl fmt::Debug for Sources {
@@ -149,7 +132,7 @@ impl Sources {
         to.gauges("pointsman_traefiks", "Traefiks by how they were when last asked.", traefiks)?;
         if let Some(restarts) = &self.child_restarts {
             let help = "How often the Traefik that is run here was started again.";
-            to.counter("pointsman_traefik_restarts_total", help, restarts.load(Ordering::Relaxed))?;
+            to.counter("pointsman_traefik_restarts_total", help, restarts())?;
         }
         if let Some(age) = self.activity_age.as_ref().and_then(|age| age()) {
             let help = "Time since users' activity was last collected.";
@@ -192,8 +175,9 @@ impl Sources {
             counts.into_iter().map(|(status, n)| ([owned(("status", &*status.to_string()))], n))
         };
         to.counters("requests_api", "Count of API requests", labelled(by_status))?;
-        let Some(traffic) = &self.traffic else { return Ok(()) };
-        let Traffic { web, websockets, answers } = traffic.traffic();
+        let Some(Traffic { web, websockets, answers }) = self.traffic.as_ref().and_then(|traffic| traffic()) else {
+            return Ok(());
+        };
         to.counter("requests_web", "Count of web requests", web)?;
         to.counter("requests_ws", "Count of websocket requests", websockets)?;
         to.counters("requests_proxy", "Count of proxy requests", labelled(answers))

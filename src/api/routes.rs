@@ -6,11 +6,13 @@ mod view;
 
 use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode};
+use jiff::Timestamp;
+use serde_json::{Value, json};
 
-use super::ApiState;
 use super::answer::Answer;
 use super::auth::{Grant, Refusal, Scope};
-use crate::route::{RouteSpec, SpecError, Target, TargetError};
+use super::{ApiSettings, ApiState};
+use crate::route::{Route, RouteData, RouteSpec, SpecError, Target, TargetError};
 use view::{Listing, RouteView};
 
 /// What comes before the path of a route.
@@ -85,28 +87,57 @@ async fn get(state: &ApiState, grant: &Grant, spec: &RouteSpec) -> Result<Answer
 async fn post(state: &ApiState, grant: &Grant, spec: RouteSpec, request: Request) -> Result<Answer, Answer> {
     within(grant, &spec)?;
     let bytes = body::read(request, state.settings.body_bytes_max).await?;
-    let mut data = body::parse(&bytes)?;
-    let refused = |error: TargetError| Answer::sentence(StatusCode::BAD_REQUEST, error.to_string());
-    let target = Target::parse(body::target(&data)?).map_err(refused)?;
-    if target.unix_path().is_some() && !state.settings.unix_targets {
-        return Err(refused(TargetError::UnixSocket));
-    }
-    if spec.is_root() && data.contains_key("user") && data.contains_key("jupyterhub") {
-        // Many clients resolve `/api/routes/user/..` before they send it: a user of that name would get the hub's place.
-        return Err(Answer::sentence(
-            StatusCode::BAD_REQUEST,
-            "a user's server can't have the route '/'; is the user's name '.' or '..'?",
-        ));
-    }
-    // These fields are ours to fill in; what a client says about them doesn't count.
-    data.remove("last_activity");
-    if state.settings.host_routing && !spec.is_root() {
-        data.remove("host");
-    }
+    let data = body::parse(&bytes)?;
+    body::target(&data)?;
+    let (target, data) =
+        kept(&spec, data, &state.settings).map_err(|says| Answer::sentence(StatusCode::BAD_REQUEST, says))?;
     state.routes.add(spec.clone(), target, data).await?;
     // As in configurable-http-proxy, also if it changed nothing.
     state.activity.posted(&spec);
     Ok(Answer::empty(StatusCode::CREATED))
+}
+
+/// What is kept of a record that is posted to a route: where it leads, and the rest. The error is a sentence.
+fn kept(spec: &RouteSpec, mut data: RouteData, settings: &ApiSettings) -> Result<(Target, RouteData), String> {
+    let target = data.get("target").and_then(Value::as_str).ok_or(body::NO_TARGET)?;
+    let target = Target::parse(target).map_err(|error| error.to_string())?;
+    if target.unix_path().is_some() && !settings.unix_targets {
+        return Err(TargetError::UnixSocket.to_string());
+    }
+    if spec.is_root() && data.contains_key("user") && data.contains_key("jupyterhub") {
+        // Many clients resolve `/api/routes/user/..` before they send it: a user of that name would get the hub's place.
+        return Err("a user's server can't have the route '/'; is the user's name '.' or '..'?".to_owned());
+    }
+    // These fields are ours to fill in; what a client says about them doesn't count.
+    data.remove("last_activity");
+    if settings.host_routing && !spec.is_root() {
+        data.remove("host");
+    }
+    Ok((target, data))
+}
+
+/// What a POST of this JSON text to this decoded path would record, or the sentence that it would be refused with.
+pub fn would_record(
+    path: &str,
+    record: &str,
+    settings: &ApiSettings,
+) -> Result<(RouteSpec, Target, RouteData), String> {
+    if record.len() > settings.body_bytes_max {
+        return Err(format!("the record is longer than {} bytes, the limit for a route", settings.body_bytes_max));
+    }
+    let spec = RouteSpec::from_decoded(path)
+        .and_then(|spec| if settings.host_routing { spec.with_host() } else { Ok(spec) })
+        .map_err(|error| error.to_string())?;
+    let record = serde_json::from_str(record).map_err(|error| format!("the record is not valid JSON: {error}"))?;
+    let data = body::object(record).ok_or(body::NO_TARGET)?;
+    let (target, data) = kept(&spec, data, settings)?;
+    Ok((spec, target, data))
+}
+
+/// Each route's record as `GET /api/routes` lists it, by path, with when it was last used if that is known.
+#[must_use]
+pub fn listed(routes: &[(&Route, Option<Timestamp>)], settings: &ApiSettings) -> Value {
+    json!(Listing { routes, host_routing: settings.host_routing })
 }
 
 async fn delete(state: &ApiState, grant: &Grant, spec: RouteSpec) -> Result<Answer, Answer> {

@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn the_last_lines_are_kept() {
-        let mut text: String = (0..20).map(|i| format!("line {i}\n\n")).collect();
+        let mut text = (0..20).map(|i| format!("line {i}\n\n")).collect::<Vec<_>>().concat();
         text.push_str(
             r#"{"level":"warn","message":"Traefik can reject some encoded characters in the request path."}"#,
         );

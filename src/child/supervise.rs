@@ -116,7 +116,7 @@ impl Supervisor {
                 "Traefik {how}; starting it again{}",
                 if pause.is_zero() { String::new() } else { format!(" in {pause:?}") }
             );
-            state.send_replace(State::Down { how });
+            state.send_replace(State::Down { how, restarts });
             std::thread::park_timeout(pause);
             restarts += 1;
         }

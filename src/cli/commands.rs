@@ -3,13 +3,15 @@
 use clap::builder::styling::Styles;
 use clap::{Arg, ArgAction, Command};
 
-use super::traefik_config;
+use super::{connections, export, import, traefik_config};
 use crate::config::settings::{Group, Kind, REFUSED, SETTINGS, Setting};
 
 const ABOUT: &str = "\
 Serves configurable-http-proxy's REST API to JupyterHub and routes its users through Traefik.
 
-JupyterHub calls the API; routes are kept in etcd, from where every Traefik takes them. Without a command, serves.
+JupyterHub calls the API. By itself Pointsman keeps the routes on this machine and starts a Traefik of its own, in place \
+of configurable-http-proxy; with --etcd-endpoints it keeps them in etcd, from where every Traefik takes them. Without a \
+command, serves.
 
 Every setting is a flag, an environment variable and, without the dashes in front, a key of the file that --config \
 names; flags win over variables, and variables over the file. A flag that takes a list may be repeated, or its values \
@@ -17,8 +19,10 @@ separated by commas.";
 
 const EXAMPLES: &str = "\
 Examples:
+  pointsman --port 8000 --error-target http://127.0.0.1:8081/hub/error
   pointsman --etcd-endpoints http://127.0.0.1:2379 --traefik-api http://127.0.0.1:8099
   pointsman --config /etc/pointsman.toml check
+  pointsman import --from http://127.0.0.1:8001
   pointsman --config /etc/pointsman.toml traefik-config --dir /etc/traefik
 
 The API's token is in CONFIGPROXY_AUTH_TOKEN, as with configurable-http-proxy, or in --token-file.
@@ -42,6 +46,9 @@ pub fn command() -> Command {
                 .about("Check the configuration, then look at etcd, Traefik and the API from outside")
                 .args_override_self(true),
         )
+        .subcommand(connections::command().args_override_self(true))
+        .subcommand(export::command().args_override_self(true))
+        .subcommand(import::command().args_override_self(true))
         .subcommand(traefik_config::command().args_override_self(true));
     for group in Group::ALL {
         let settings = SETTINGS.iter().filter(|setting| setting.group == group);

@@ -9,11 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::SecretString;
+use tokio::sync::watch;
 use tracing::{error, info, warn};
 use url::Url;
 
 use super::wiring;
-use crate::activity;
+use crate::activity::Process;
 use crate::api::listen::{Limits, Listener};
 use crate::child::{Child, ChildSettings, State, binary};
 use crate::config::{Config, Listen, Redirect};
@@ -76,16 +77,14 @@ pub(super) async fn prepare(config: &Config, data: &Path, traefik: Option<&Path>
     let key = random_key();
     let own = Own { key: key.clone(), entry_points: sockets.names(), pages_url: pages_url.clone() };
 
+    // The folder is ours before anything is written into it: another Pointsman's Traefik may live there.
     let root = folder::create(data).map_err(|error| error.to_string())?;
-    let store = EmbeddedStore::open(EmbeddedSettings::new(root.clone()));
+    let store = EmbeddedStore::open(EmbeddedSettings::new(root.clone())).await.map_err(|error| error.to_string())?;
     let traefik = {
-        let (config, root) = (config.clone(), root.clone());
+        let config = config.clone();
         tokio::task::spawn_blocking(move || start(&config, &root, binary, sockets, own))
     };
-    // If one of them fails the other is dropped, and with us everything that was started.
-    let (store, traefik) = tokio::join!(store, traefik);
-    let (child, files) = traefik.map_err(|error| error.to_string())??;
-    let store = store.map_err(|error| error.to_string())?;
+    let (child, files) = traefik.await.map_err(|error| error.to_string())??;
 
     let mut tree = wiring::tree_settings(config);
     tree.entry_points = files.entry_points().to_vec();
@@ -117,28 +116,16 @@ pub(super) struct Running {
     ways: Ways,
 }
 
-/// What only the one who started Traefik knows of its connections.
-pub(super) struct Watch {
-    state: tokio::sync::watch::Receiver<State>,
-    forwards: Forwards,
-}
-
-impl Watch {
-    /// Tells it to whoever looks for activity.
-    pub(super) fn tell(self, settings: &mut activity::Settings) {
-        let Self { state, forwards } = self;
-        settings.process = Some(Arc::new(move || match *state.borrow() {
-            State::Running { pid, .. } => Some(pid),
-            _ => None,
-        }));
-        settings.forwarders = Arc::new(move |target| forwards.address(target.unix_path()?).ok());
-    }
-}
-
 impl Running {
-    /// What is known of the child's connections.
-    pub(super) fn watch(&self) -> Watch {
-        Watch { state: self.child.watch(), forwards: self.ways.servers.0.clone() }
+    /// How Traefik is, and every change of that.
+    pub(super) fn state(&self) -> watch::Receiver<State> {
+        self.child.watch()
+    }
+
+    /// Says which process Traefik is, while it runs.
+    pub(super) fn process(&self) -> Process {
+        let state = self.state();
+        Arc::new(move || if let State::Running { pid, .. } = *state.borrow() { Some(pid) } else { None })
     }
 
     /// Starts it: the watch over the child and over files that change, and the ways between sockets. Returns what SIGHUP
@@ -157,7 +144,7 @@ impl Running {
         let (fleet, readiness) = (fleet.clone(), readiness.clone());
         let stopping = lifecycle.stopping();
         lifecycle.spawn("traefik state", async move {
-            if stopping.run_until_cancelled(watch(&child, &fleet, &readiness)).await.is_some() {
+            if stopping.run_until_cancelled(follow(&child, &fleet, &readiness)).await.is_some() {
                 // Ending by itself ends everything: there is no Traefik, and there will be none.
                 error!("Traefik can't be started, so Pointsman ends");
             }
@@ -196,26 +183,29 @@ async fn retire(forwards: &Forwards, control: &ControlPlane) {
 }
 
 /// Follows the child's life. Returns when there is no hope.
-async fn watch(child: &Child, fleet: &Fleet, readiness: &Readiness) {
-    let mut states = child.watch();
-    let mut seen = fleet.watch();
+async fn follow(child: &Child, fleet: &Fleet, readiness: &Readiness) {
+    let (mut states, mut seen) = (child.watch(), fleet.watch());
+    // Neither may have been missed before we came.
+    states.mark_changed();
+    seen.mark_changed();
     loop {
-        match &*states.borrow_and_update() {
-            State::Starting => {}
-            State::Running { .. } => {
-                readiness.release(LATCH);
-                // It has nothing yet, and is asked again and again until it has.
-                fleet.hurry();
-            }
-            State::Down { how } => readiness.hold(LATCH, format!("Traefik {how}")),
-            State::Failed { .. } => return,
-        }
-        if seen.borrow_and_update().values().any(|seen| matches!(seen.status, Status::Serving(_) | Status::Empty)) {
-            child.has_served();
-        }
         tokio::select! {
-            Ok(()) = states.changed() => {}
-            Ok(()) = seen.changed() => {}
+            Ok(()) = states.changed() => match &*states.borrow_and_update() {
+                State::Starting => {}
+                State::Running { .. } => {
+                    readiness.release(LATCH);
+                    // It has nothing yet, and is asked again and again until it has.
+                    fleet.hurry();
+                }
+                State::Down { how, .. } => readiness.hold(LATCH, format!("Traefik {how}")),
+                State::Failed { .. } => return,
+            },
+            Ok(()) = seen.changed() => {
+                let answers = |status: &Status| matches!(status, Status::Serving(_) | Status::Empty);
+                if seen.borrow_and_update().values().any(|seen| answers(&seen.status)) {
+                    child.has_served();
+                }
+            }
             else => return,
         }
     }

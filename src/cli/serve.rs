@@ -1,22 +1,27 @@
 //! `pointsman`, without a command: the start-up as one story, and the end as another.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use super::one_machine::{self, Running};
+use super::signals::{Asked, Signals};
 use super::{Exit, complain, floors, wiring};
 use crate::activity::Activity;
 use crate::api::auth::Authenticator;
 use crate::api::listen::tls::Tls;
 use crate::api::listen::{Limits, ListenError, Listener};
+use crate::api::metrics::{self, Ask, Metrics, Sources};
 use crate::api::{self, ApiState, pages};
+use crate::child::State;
 use crate::clock::SystemClock;
 use crate::config::{Config, Listen, StoreConfig};
 use crate::control::ControlPlane;
+use crate::forward;
 use crate::lifecycle::{Lifecycle, Readiness};
 use crate::route::{RouteData, RouteSpec, Target};
 use crate::store::SharedStore;
@@ -63,6 +68,8 @@ pub(super) async fn run(config: &Config) -> Exit {
 
 async fn serve(config: &Config) -> Result<(), Failed> {
     info!(version = env!("CARGO_PKG_VERSION"), "Pointsman {} starts", env!("CARGO_PKG_VERSION"));
+    forward::raise_open_files();
+    config.warnings.iter().for_each(|warning| warn!("Mind that {warning}"));
     let mut signals = Signals::listen().map_err(Failed::now)?;
     let _pid_file = config.pid_file.as_deref().map(PidFile::write).transpose().map_err(Failed::now)?;
 
@@ -73,7 +80,7 @@ async fn serve(config: &Config) -> Result<(), Failed> {
     let auth = wiring::auth_settings(config).map_err(Failed::configuration)?;
     let auth = Arc::new(Authenticator::new(&auth, clock.clone()).map_err(Failed::configuration)?);
     let tls = wiring::api_tls(config).map_err(Failed::configuration)?;
-    let api = bind_api(&config.api.listen).await.map_err(Failed::now)?;
+    let api = bind("--api-ip and --api-port", "--api-socket", &config.api.listen).await.map_err(Failed::now)?;
     let api = match &tls {
         Some(tls) => api.with_tls(tls.clone()),
         None => api,
@@ -81,32 +88,33 @@ async fn serve(config: &Config) -> Result<(), Failed> {
 
     let Parts { store, etcd, own, pages, fleet, sources, tree } = parts(config, &lifecycle).await?;
     let fleet = Arc::new(fleet);
+    let mut looks = wiring::activity_settings(config, &tree);
     let control = wiring::control_settings(config, tree);
     let control = ControlPlane::start(&lifecycle, &readiness, clock.clone(), store.clone(), fleet.clone(), control);
     spawn_until_stopped(&lifecycle, "traefik", fleet.clone().run(sources));
     spawn_until_stopped(&lifecycle, "traefik readiness", fleet.clone().report(readiness.clone()));
-    let watch = own.as_ref().map(Running::watch);
+    looks.process = own.as_ref().map(Running::process);
+    let child = own.as_ref().map(Running::state);
     let files = own.map(|own| own.start(&lifecycle, &readiness, &fleet, &control));
     if let Some(target) = &config.routing.default_target {
         spawn_until_stopped(&lifecycle, "default target", set_default_target(control.clone(), target.clone()));
     }
 
-    let mut settings = wiring::activity_settings(config);
-    if let Some(watch) = watch {
-        watch.tell(&mut settings);
+    let table = control.clone();
+    let activity = Activity::start(&lifecycle, clock, store, fleet.clone(), Arc::new(move || table.table()), looks);
+    let metrics = match &config.metrics {
+        Some(listen) => {
+            Some(bind("--metrics-ip and --metrics-port", "--metrics-socket", listen).await.map_err(Failed::now)?)
+        }
+        None => None,
+    };
+    let state = ApiState::new(control.clone(), auth.clone(), readiness.clone(), wiring::api_settings(config))
+        .with_last_activity(activity.clone());
+    if let Some(metrics) = metrics {
+        let sources = watched(config, &state, &control, &readiness, &activity, fleet, child);
+        let router = metrics::router(Arc::new(Metrics::new(sources)));
+        lifecycle.spawn_front("metrics", metrics.serve("metrics", router, lifecycle.draining()));
     }
-    let (table, clients) = (control.clone(), fleet.clone());
-    let activity = Activity::start(
-        &lifecycle,
-        clock,
-        store,
-        fleet,
-        Arc::new(move || table.table()),
-        Arc::new(move |url: &str| clients.client(url)),
-        settings,
-    );
-    let state = ApiState::new(control, auth.clone(), readiness.clone(), wiring::api_settings(config))
-        .with_last_activity(activity);
     lifecycle.spawn_front("api", api.serve("api", api::router(state), lifecycle.draining()));
     if let Some(pages) = pages {
         let router = pages::router(&wiring::pages_settings(config)).map_err(Failed::configuration)?;
@@ -192,10 +200,41 @@ async fn parts(config: &Config, lifecycle: &Lifecycle) -> Result<Parts, Failed> 
     }
 }
 
-async fn bind_api(listen: &Listen) -> Result<Listener, ListenError> {
+/// Listens at one of our own addresses; the flags are those that it comes from.
+async fn bind(tcp: &'static str, unix: &'static str, listen: &Listen) -> Result<Listener, ListenError> {
     match listen {
-        Listen::Tcp { ip, port } => Listener::bind("--api-ip and --api-port", ip, *port, Limits::default()).await,
-        Listen::Unix(path) => Listener::bind_unix("--api-socket", path, Limits::default()).await,
+        Listen::Tcp { ip, port } => Listener::bind(tcp, ip, *port, Limits::default()).await,
+        Listen::Unix(path) => Listener::bind_unix(unix, path, Limits::default()).await,
+    }
+}
+
+/// What is told at /metrics.
+fn watched(
+    config: &Config,
+    state: &ApiState,
+    control: &Arc<ControlPlane>,
+    readiness: &Readiness,
+    activity: &Arc<Activity>,
+    fleet: Arc<Fleet>,
+    child: Option<watch::Receiver<State>>,
+) -> Sources {
+    let (routes, age, traffic) = (control.clone(), activity.clone(), activity.clone());
+    Sources {
+        calls: state.counts(),
+        control: control.counts(),
+        readiness: readiness.clone(),
+        store: if config.etcd().is_some() { "etcd" } else { "embedded" },
+        routes: Box::new(move || routes.routes()),
+        traefiks: Box::new(move || {
+            let mut counts = BTreeMap::new();
+            for seen in fleet.watch().borrow().values() {
+                *counts.entry(seen.status.word()).or_default() += 1;
+            }
+            counts
+        }),
+        activity_age: Some(Box::new(move || age.age())),
+        child_restarts: child.map(|child| Box::new(move || child.borrow().restarts()) as Ask<u64>),
+        traffic: Some(Box::new(move || traffic.traffic())),
     }
 }
 
@@ -288,48 +327,6 @@ fn spawn_until_stopped(lifecycle: &Lifecycle, name: &'static str, work: impl Fut
             () = stopping.cancelled() => {}
         }
     });
-}
-
-/// What a signal asks for.
-enum Asked {
-    /// The end; with the signal's name.
-    Stop(&'static str),
-    /// SIGHUP: another look at the files.
-    Reload,
-}
-
-/// The signals that concern us. They are caught from here on: before, they end the process as they always do.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    reload: Signal,
-}
-
-impl Signals {
-    fn listen() -> std::io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            reload: signal(SignalKind::hangup())?,
-        })
-    }
-
-    async fn next(&mut self) -> Asked {
-        tokio::select! {
-            _ = self.terminate.recv() => Asked::Stop("SIGTERM"),
-            _ = self.interrupt.recv() => Asked::Stop("SIGINT"),
-            _ = self.reload.recv() => Asked::Reload,
-        }
-    }
-
-    /// The next signal that asks for the end, by name.
-    async fn stop(&mut self) -> &'static str {
-        loop {
-            if let Asked::Stop(name) = self.next().await {
-                return name;
-            }
-        }
-    }
 }
 
 #[cfg(test)]

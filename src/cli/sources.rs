@@ -19,6 +19,7 @@ pub(super) fn read(
     let (token, variables): (Vec<_>, Vec<_>) = variables.into_iter().partition(|(name, _)| name == TOKEN_VARIABLE);
     let extra_ca = variables.iter().find(|(name, value)| name == "NODE_EXTRA_CA_CERTS" && !value.is_empty());
     sources.extra_ca = extra_ca.map(|(_, value)| PathBuf::from(value));
+    sources.warnings = without_effect(&variables);
     sources.environment = Layer::from_environment(variables, problems);
     // An empty token means none, as in the configurable-http-proxy.
     for (_, token) in token.into_iter().filter(|(_, token)| !token.is_empty()) {
@@ -57,4 +58,27 @@ fn flags(matches: [&ArgMatches; 2], problems: &mut Problems) -> Layer {
         }
     }
     layer
+}
+
+/// Variables that the configurable-http-proxy or its Node reads, that would matter, and that we don't follow.
+fn without_effect(variables: &[(OsString, OsString)]) -> Vec<String> {
+    let passphrase = |prefix: &str| {
+        format!(
+            "is not used, for Pointsman takes no passphrase: if the key of --{prefix}-key is encrypted, decrypt it with \
+             'openssl pkey -in KEY -out KEY.plain' and name that file"
+        )
+    };
+    let known = [
+        ("CONFIGPROXY_SSL_KEY_PASSPHRASE", passphrase("ssl")),
+        ("CONFIGPROXY_API_SSL_KEY_PASSPHRASE", passphrase("api-ssl")),
+        (
+            "NODE_TLS_REJECT_UNAUTHORIZED",
+            "has no effect: the certificates of https servers are checked, unless --insecure is given".to_owned(),
+        ),
+    ];
+    // Any other value is Node's default, and ours.
+    let matters = |name: &str, value: &OsString| !value.is_empty() && (!name.starts_with("NODE_") || value == "0");
+    let is_set = |name: &str| variables.iter().any(|(variable, value)| variable == name && matters(name, value));
+    let known = known.into_iter().filter(|(name, _)| is_set(name));
+    known.map(|(name, says)| format!("the variable {name} {says}")).collect()
 }

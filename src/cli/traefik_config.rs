@@ -115,6 +115,11 @@ fn plan(config: &Config, options: &ArgMatches) -> Result<StaticConfig, Problems>
         log_level: config.log.level.to_string().to_uppercase(),
         log_json: config.log.format == LogFormat::Json,
     };
+    if !options.contains_id("dir") && wiring::needs_dynamic_file(config) {
+        problems.add(
+            "certificates for users, and how servers are reached, stand in a second file; write both with --dir FOLDER",
+        );
+    }
     let mut addresses: Vec<&String> = plan.entry_points.iter().map(|(_, address)| address).collect();
     let (Private::Open(private) | Private::Keyed(private)) = &plan.private;
     addresses.push(private);

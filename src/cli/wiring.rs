@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 
 use tracing::warn;
 
@@ -11,11 +12,11 @@ use crate::api::auth::{AuthSettings, JwtSettings};
 use crate::api::listen::tls::{Protocols, Tls, TlsError, TlsSettings};
 use crate::api::pages::{PagesSettings, PagesTls};
 use crate::config::{
-    AccessLog, Config, EtcdConfig, Listen, PagesSource, Problems, Redirect, ServerTls, ServersConfig, TlsVersion,
-    TraefikApi, Trusted,
+    AccessLog, Config, EtcdConfig, Listen, PagesSource, Problems, Redirect, ServerTls, TlsVersion, TraefikApi, Trusted,
 };
 use crate::control;
 use crate::forward::Forwards;
+use crate::route::Target;
 use crate::route::record::RecordKeys;
 use crate::store::etcd::EtcdSettings;
 use crate::traefik::bucket::Sizes;
@@ -38,11 +39,9 @@ pub(super) fn tree_settings(config: &Config) -> fixed::Settings {
             change_origin: config.servers.change_origin,
             prepend_path: config.servers.prepend_path,
             include_prefix: config.servers.include_prefix,
-            transport: transport(&config.servers, |path| path.display().to_string()).map(|transport| {
-                fixed::Transport {
-                    name: dynamic_file::TRANSPORT.to_owned(),
-                    plain_too: transport.answer_timeout_ms.is_some(),
-                }
+            transport: transport(config, |path| path.display().to_string()).map(|transport| fixed::Transport {
+                name: dynamic_file::TRANSPORT.to_owned(),
+                plain_too: transport.answer_timeout_ms.is_some(),
             }),
             unix_sockets: None,
         },
@@ -102,20 +101,18 @@ pub(super) fn dynamic_file(config: &Config, pair: &Pair, place: impl Fn(&Path) -
     DynamicFile {
         certificate: (place(&pair.certificate), place(&pair.key)),
         tls: dynamic_file::Tls {
-            version: public.tls_version.map(|version| match version {
-                TlsVersion::Tls12 => "VersionTLS12",
-                TlsVersion::Tls13 => "VersionTLS13",
-            }),
+            version: public.tls_version.map(tls_version),
             ciphers: public.ciphers.clone(),
             clients: clients.map(|tls| dynamic_file::Clients { ca: tls.ca.as_deref().map(place), required: true }),
         },
-        transport: transport(&config.servers, place),
+        transport: transport(config, place),
         own: None,
     }
 }
 
 /// How servers are reached, where it isn't as Traefik does it by itself.
-fn transport(servers: &ServersConfig, place: impl Fn(&Path) -> String + Copy) -> Option<ServersTransport> {
+fn transport(config: &Config, place: impl Fn(&Path) -> String + Copy) -> Option<ServersTransport> {
+    let servers = &config.servers;
     let ca = match (&servers.ca, &servers.extra_ca) {
         (Some(ca), _) => vec![place(ca)],
         // More authorities beside the system's: Traefik has only these or those, so both are named.
@@ -133,9 +130,24 @@ fn transport(servers: &ServersConfig, place: impl Fn(&Path) -> String + Copy) ->
         ca,
         pair: servers.client_pair.as_ref().map(|(certificate, key)| (place(certificate), place(key))),
         insecure: servers.insecure,
+        version: config.public.tls_version.map(tls_version),
         answer_timeout_ms: servers.answer_timeout.map(|timeout| timeout.as_millis()),
     };
     (transport != ServersTransport::default()).then_some(transport)
+}
+
+/// A version of TLS, as Traefik names it.
+fn tls_version(version: TlsVersion) -> &'static str {
+    match version {
+        TlsVersion::Tls12 => "VersionTLS12",
+        TlsVersion::Tls13 => "VersionTLS13",
+    }
+}
+
+/// Whether these settings need a file that Traefik reads beside its routes.
+pub(super) fn needs_dynamic_file(config: &Config) -> bool {
+    let public = &config.public;
+    public.tls.is_some() || transport(config, |path| path.display().to_string()).is_some()
 }
 
 /// Where distributions keep the certificates of all authorities in one file.
@@ -192,8 +204,16 @@ pub(super) fn traefik_sources(config: &Config) -> Vec<Source> {
 }
 
 /// How it is found out when routes were last used.
-pub(super) fn activity_settings(config: &Config) -> activity::Settings {
-    activity::Settings::new(config.prefix(), tree_settings(config).space)
+pub(super) fn activity_settings(config: &Config, tree: &fixed::Settings) -> activity::Settings {
+    let sockets = tree.servers.unix_sockets.clone();
+    let forwarder = move |target: &Target| sockets.as_ref()?.address(target.unix_path()?);
+    activity::Settings {
+        connections_port: config.traefik.connections_port,
+        // Whoever stands beside Traefik takes the tokens that we take.
+        connections_token: config.auth.tokens().ok().and_then(|tokens| tokens.into_iter().next()),
+        forwarders: Arc::new(forwarder),
+        ..activity::Settings::new(config.prefix(), tree.space)
+    }
 }
 
 pub(super) fn api_settings(config: &Config) -> ApiSettings {

@@ -17,7 +17,9 @@ pub(super) fn together(config: &Config, sources: &Sources, problems: &mut Proble
     let mut check = Check { sources, problems };
     match &config.store {
         StoreConfig::Etcd(etcd) => {
-            check.needed("traefik-api", "where Traefik's API is", "http://127.0.0.1:8099");
+            if !sources.without_traefik {
+                check.needed("traefik-api", "where Traefik's API is", "http://127.0.0.1:8099");
+            }
             self::etcd(etcd, &mut check);
             traefik(config, etcd, &mut check);
             pages(config, &mut check);

@@ -17,17 +17,21 @@ use crate::telemetry::{LogFormat, LogLevel};
 /// What the keys of our records begin with, unless something else is said.
 pub(super) const PREFIX: &str = "pointsman";
 
+/// The port of the API where nothing else is said.
+const DEFAULT_API_PORT: u16 = 8001;
+
 pub(super) fn config(sources: &Sources, problems: &mut Problems) -> Config {
     let mut read = Reader { sources, problems };
     let public = public(&mut read);
     let port = match &public.listen {
         Listen::Tcp { port, .. } if read.is_one_machine() => port.saturating_add(1),
-        _ => 8001,
+        _ => DEFAULT_API_PORT,
     };
     let api = ApiConfig {
         listen: read.listen(["api-socket", "api-ip", "api-port"], "localhost", port),
         tls: read.server_tls(["api-ssl-cert", "api-ssl-key", "api-ssl-ca"], "api-ssl"),
     };
+    let api_listen = api.listen.clone();
     Config {
         pages: pages(&mut read, &api),
         api,
@@ -41,7 +45,7 @@ pub(super) fn config(sources: &Sources, problems: &mut Problems) -> Config {
             token_files: read.list("token-file", values::path),
             jwt: jwt(&mut read),
         },
-        store: store(&mut read),
+        store: store(&mut read, &api_listen),
         traefik: traefik(&mut read),
         routing: RoutingConfig {
             host_routing: read.switch("host-routing"),
@@ -54,6 +58,7 @@ pub(super) fn config(sources: &Sources, problems: &mut Problems) -> Config {
             format: read.or("log-format", LogFormat::default(), FromStr::from_str),
         },
         pid_file: read.path("pid-file"),
+        warnings: sources.warnings.clone(),
     }
 }
 
@@ -196,10 +201,23 @@ fn pages(read: &mut Reader<'_>, api: &ApiConfig) -> PagesConfig {
     }
 }
 
-fn store(read: &mut Reader<'_>) -> StoreConfig {
+/// Where everything is kept unless something else is said. Two proxies in one working folder have two of it, as their APIs
+/// have two addresses.
+fn default_folder(api: &Listen) -> PathBuf {
+    match api {
+        Listen::Tcp { port: DEFAULT_API_PORT, .. } => PathBuf::from("pointsman-data"),
+        Listen::Tcp { port, .. } => PathBuf::from(format!("pointsman-data-{port}")),
+        Listen::Unix(path) => {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            PathBuf::from(format!("pointsman-data-{name}"))
+        }
+    }
+}
+
+fn store(read: &mut Reader<'_>, api: &Listen) -> StoreConfig {
     if read.is_one_machine() {
         return StoreConfig::OneMachine {
-            folder: read.path("data-dir").unwrap_or_else(|| PathBuf::from("pointsman-data")),
+            folder: read.path("data-dir").unwrap_or_else(|| default_folder(api)),
             traefik: read.path("traefik-binary"),
         };
     }
@@ -239,6 +257,7 @@ fn traefik(read: &mut Reader<'_>) -> TraefikConfig {
         apis: read.list("traefik-api", values::traefik_api),
         root_key: read.or("traefik-root-key", "traefik".to_owned(), values::key_prefix),
         entry_points,
+        connections_port: read.one("connections-port", values::port),
         adopt_layout: read.switch("adopt-layout"),
         strict_versions: read.switch("strict-versions"),
     }

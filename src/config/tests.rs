@@ -69,6 +69,14 @@ fn what_is_missing_is_explained() {
 #[test]
 fn without_etcd_everything_is_on_this_machine() {
     let config = load(&[("ip", ""), ("port", "9000")], &[], "").unwrap();
+    let folder = |flags: &[(&str, &str)]| match load(flags, &[], "").unwrap().store {
+        StoreConfig::OneMachine { folder, .. } => folder.display().to_string(),
+        StoreConfig::Etcd(_) => panic!("etcd was not asked for"),
+    };
+    assert_eq!(folder(&[]), "pointsman-data");
+    assert_eq!(folder(&[("api-port", "9001")]), "pointsman-data-9001");
+    assert_eq!(folder(&[("api-socket", "/run/hub/proxy.sock")]), "pointsman-data-proxy.sock");
+    assert_eq!(folder(&[("api-port", "9001"), ("data-dir", "/srv/x")]), "/srv/x");
     assert_eq!((port(&config.public.listen), port(&config.api.listen)), (9000, 9001));
     insta::assert_debug_snapshot!(config);
 }

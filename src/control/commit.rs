@@ -8,7 +8,7 @@ use tracing::warn;
 
 use super::mirror::{Mirror, View};
 use super::{STORE_PATIENCE, Settings};
-use crate::route::record::{self, Head};
+use crate::route::record::{self, Head, RecordKeys};
 use crate::route::{Route, RouteSpec};
 use crate::store::{Commit, Guard, Op, Revision, SharedStore, StoreError, Txn};
 use crate::traefik::fixed::{MARKER_KEY, MARKER_REQUEST_KEY};
@@ -28,12 +28,11 @@ pub(super) type RecordChange<'a> = (&'a RouteSpec, Option<&'a Arc<Route>>);
 /// Adds record changes and the head that counts them.
 pub(super) fn add_records<'a>(
     txn: &mut Txn,
-    settings: &Settings,
+    keys: &RecordKeys,
     changes: impl Iterator<Item = RecordChange<'a>>,
     head: &Head,
     head_revision: Revision,
 ) {
-    let keys = &settings.records;
     txn.guards.push(Guard { key: keys.head(), mod_revision: head_revision });
     for (spec, route) in changes {
         let key = keys.route(spec);

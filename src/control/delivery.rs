@@ -21,6 +21,9 @@ use crate::traefik::name;
 /// A document that Traefik took and doesn't show is sent again after this time. At 50,000 routes it needs 2 s.
 const AGAIN_AFTER: Duration = Duration::from_secs(6);
 
+/// How often the root router is looked at, and Traefiks that are behind, without news of them.
+const CHECK_INTERVAL: Duration = Duration::from_secs(3);
+
 /// How long a Traefik that does not take the document is left alone: one that has just begun needs a moment until it
 /// does, and is told of only if that lasts.
 const FAILURE_PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
@@ -39,6 +42,8 @@ pub(super) struct Delivery {
     mirror: Arc<Mirror>,
     fleet: Arc<Fleet>,
     readiness: Readiness,
+    /// That of our settings: a tree of a former life, with other settings, is not for Traefik.
+    digest: String,
     peers: BTreeMap<String, Peer>,
 }
 
@@ -48,16 +53,16 @@ struct Peer {
     client: Option<TraefikClient>,
     /// The marker of the document that was sent last, and when.
     sent: Option<(String, Instant)>,
-    /// Its root router works.
-    checked: bool,
+    /// When its root router was found to work.
+    checked: Option<Instant>,
     /// How often in a row it did not take the document.
     failures: u32,
 }
 
 impl Delivery {
-    pub(super) fn new(mirror: Arc<Mirror>, fleet: Arc<Fleet>, readiness: Readiness) -> Self {
+    pub(super) fn new(mirror: Arc<Mirror>, fleet: Arc<Fleet>, readiness: Readiness, digest: String) -> Self {
         readiness.expect(DELIVERY, "Traefik has not been sent our routes yet");
-        Self { mirror, fleet, readiness, peers: BTreeMap::new() }
+        Self { mirror, fleet, readiness, digest, peers: BTreeMap::new() }
     }
 
     /// Delivers until the stop.
@@ -79,7 +84,7 @@ impl Delivery {
                 () = stopping.cancelled() => return,
                 Ok(()) = changed.changed() => {}
                 Ok(()) = seen.changed() => {}
-                () = sleep(AGAIN_AFTER) => {}
+                () = sleep(CHECK_INTERVAL) => {}
             }
         }
     }
@@ -96,7 +101,7 @@ impl Delivery {
     /// The marker and the document, and who should get it now; `None` if nobody.
     fn due(&mut self, all: &BTreeMap<String, Seen>) -> Option<(String, Vec<u8>, Vec<String>)> {
         let view = self.mirror.read();
-        let marker = view.tree.marker.as_ref()?;
+        let marker = view.tree.marker.as_ref().filter(|marker| marker.digest == self.digest)?;
         let text = marker.to_string();
         let mut urls = Vec::new();
         for (url, seen) in all {
@@ -105,12 +110,12 @@ impl Delivery {
                 Status::Serving(served) if served == marker => continue,
                 Status::Serving(_) => {}
                 Status::Empty => {
-                    peer.checked = false;
+                    peer.checked = None;
                     // It began a new life with nothing, and what it was sent is lost.
                     peer.sent.take_if(|(_, at)| *at < seen.since);
                 }
                 Status::Unknown | Status::Down | Status::Silent(_) => {
-                    (peer.sent, peer.checked) = (None, false);
+                    (peer.sent, peer.checked) = (None, None);
                     continue;
                 }
             }
@@ -146,19 +151,22 @@ impl Delivery {
         }
     }
 
-    /// Looks once in each life of a Traefik whether the router that everything hangs below works: a middleware of the
-    /// administrator's that isn't there switches it off, and with it every route.
+    /// Looks from time to time whether the router that everything hangs below works: a middleware of the administrator's
+    /// that isn't there switches it off, and with it every route.
     async fn check_root(&mut self, all: &BTreeMap<String, Seen>) {
         let serving = |seen: &Seen| matches!(seen.status, Status::Serving(_));
         for url in all.iter().filter(|(_, seen)| serving(seen)).map(|(url, _)| url) {
-            if self.peers.get(url).is_some_and(|peer| peer.checked) {
+            let checked = self.peers.get(url).and_then(|peer| peer.checked);
+            if checked.is_some_and(|at| at.elapsed() < CHECK_INTERVAL) {
                 continue;
             }
             let Some(client) = self.client(url) else { continue };
             match client.router_errors(name::ROOT).await {
-                Ok(None) => {
+                // It comes with the first route.
+                Ok(None) => {}
+                Ok(Some(reason)) if reason.is_empty() => {
                     self.readiness.release(LATCH);
-                    self.peers.entry(url.clone()).or_default().checked = true;
+                    self.peers.entry(url.clone()).or_default().checked = Some(Instant::now());
                 }
                 Ok(Some(reason)) => self.readiness.hold(
                     LATCH,

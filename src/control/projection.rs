@@ -64,7 +64,7 @@ impl Projection {
             }
             let head = Head { n: 0, ..next_head(None) };
             let mut txn = Txn::default();
-            commit::add_records(&mut txn, &self.settings, std::iter::empty(), &head, 0);
+            commit::add_records(&mut txn, &self.settings.records, std::iter::empty(), &head, 0);
             commit::add_edits(&mut txn, &self.settings, Vec::new(), &self.marker(&head.epoch, 0), 0);
             txn
         };
@@ -134,6 +134,10 @@ impl Projection {
             }
             let behind = self.lag();
             if behind.is_some() {
+                // On one machine there is no other replica, and Traefik waits for the tree.
+                if self.settings.deliver {
+                    return;
+                }
                 // Not all replicas at once.
                 let jitter = Duration::from_millis(u64::from(random::<1>()[0]));
                 sleep(OTHERS_GRACE + jitter).await;

@@ -290,7 +290,7 @@ impl Writer {
     ) -> (Txn, TreePart) {
         let mut txn = Txn::default();
         let changes = changed.keys().map(|spec| (spec, table.get(spec)));
-        commit::add_records(&mut txn, &self.settings, changes, head, view.head_revision);
+        commit::add_records(&mut txn, &self.settings.records, changes, head, view.head_revision);
         let mut tree = TreePart::None;
         if self.projection.may_project(view) {
             let bytes = changed.values().sum();

@@ -14,12 +14,14 @@ use tracing::{error, info};
 
 use self::disk::Disk;
 use self::folder::Folder;
+pub use self::inspect::{Held, Seen, is_there, look, may_write, our_user};
 use super::rules::{check_key, check_txn};
 use super::versions::{HistoryLimits, Prepared, Versions};
 use super::{Commit, Listing, Read, Store, StoreError, Txn, TxnLimits, Watch};
 
 mod disk;
 mod folder;
+mod inspect;
 
 #[cfg(test)]
 mod faults;

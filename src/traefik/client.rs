@@ -17,6 +17,12 @@ use super::marker::Marker;
 /// How long one question may take.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How long a page of metrics may take: of 10,000 routes it takes 0.3 s.
+const METRICS_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The longest page of metrics that is read, as it comes and unpacked, in bytes. Of 10,000 routes it has 14 MB.
+const METRICS_BYTES_MAX: (usize, u64) = (32 << 20, 256 << 20);
+
 /// How long Traefik may take to hear all routes: its answer repeats them.
 const PUSH_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -42,11 +48,6 @@ impl Access {
         Self { provider: "rest", key: Some(key) }
     }
 }
-/// How long a page of metrics may take: of 10,000 routes it takes 0.3 s.
-const METRICS_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// The longest page of metrics that is read, as it comes and unpacked, in bytes. Of 10,000 routes it has 14 MB.
-const METRICS_BYTES_MAX: (usize, u64) = (32 << 20, 256 << 20);
 
 /// Asks one Traefik.
 #[derive(Debug, Clone)]
@@ -177,36 +178,6 @@ impl TraefikClient {
         Ok(Overview { routers: raw.http.routers, providers: raw.providers })
     }
 
-    /// Hands over all routes, as one document. They are served a little later: the marker tells when.
-    pub async fn push(&self, document: Vec<u8>) -> Result<(), ClientError> {
-        let request = self.http.put(self.url("/api/providers/rest")).timeout(PUSH_TIMEOUT).body(document);
-        let response = request.send().await.map_err(|e| classify(&e))?;
-        let status = response.status();
-        // Read to its end, so that the connection can be used again.
-        let answer = response.bytes().await.map_err(|e| classify(&e))?;
-        if status.is_success() {
-            return Ok(());
-        }
-        if status.as_u16() == 404 {
-            return Err(ClientError::Silent("it does not take routes yet".into()));
-        }
-        let reason = String::from_utf8_lossy(&answer[..answer.len().min(200)]).trim().to_owned();
-        Err(ClientError::Silent(format!("it does not take our routes: {status} {reason}")))
-    }
-
-    /// What is wrong with a router of ours, if Traefik has switched it off.
-    pub async fn router_errors(&self, name: &str) -> Result<Option<String>, ClientError> {
-        #[derive(Deserialize)]
-        struct Router {
-            status: String,
-            #[serde(default)]
-            error: Vec<String>,
-        }
-        let path = format!("/api/http/routers/{name}@{}", self.provider);
-        let router = self.get::<Router>(&path).await?;
-        Ok(router.filter(|router| router.status != "enabled").map(|router| router.error.join("; ")))
-    }
-
     /// Its counters, in Prometheus' text format.
     pub async fn metrics(&self) -> Result<Metrics, ClientError> {
         let request = self.http.get(self.url("/metrics")).timeout(METRICS_TIMEOUT).header("Accept-Encoding", "gzip");
@@ -225,6 +196,37 @@ impl TraefikClient {
             }
         }
         Ok(Metrics { body, gzip })
+    }
+
+    /// Hands over all routes, as one document. They are served a little later: the marker tells when.
+    pub async fn push(&self, document: Vec<u8>) -> Result<(), ClientError> {
+        let request = self.http.put(self.url("/api/providers/rest")).timeout(PUSH_TIMEOUT).body(document);
+        let response = request.send().await.map_err(|e| classify(&e))?;
+        let status = response.status();
+        // Read to its end, so that the connection can be used again.
+        let answer = response.bytes().await.map_err(|e| classify(&e))?;
+        if status.is_success() {
+            return Ok(());
+        }
+        if status.as_u16() == 404 {
+            return Err(ClientError::Silent("it does not take routes yet".into()));
+        }
+        let reason = String::from_utf8_lossy(&answer[..answer.len().min(200)]).trim().to_owned();
+        Err(ClientError::Silent(format!("it does not take our routes: {status} {reason}")))
+    }
+
+    /// What is wrong with a router of ours, if Traefik has switched it off: nothing is an empty text, and `None` a router
+    /// that isn't there.
+    pub async fn router_errors(&self, name: &str) -> Result<Option<String>, ClientError> {
+        #[derive(Deserialize)]
+        struct Router {
+            status: String,
+            #[serde(default)]
+            error: Vec<String>,
+        }
+        let path = format!("/api/http/routers/{name}@{}", self.provider);
+        let router = self.get::<Router>(&path).await?;
+        Ok(router.map(|router| if router.status == "enabled" { String::new() } else { router.error.join("; ") }))
     }
 
     fn url(&self, path: &str) -> Url {

@@ -55,6 +55,8 @@ pub struct ServersTransport {
     pub pair: Option<(String, String)>,
     /// Their certificates are not checked.
     pub insecure: bool,
+    /// The one version of TLS, as Traefik names it.
+    pub version: Option<&'static str>,
     /// How long an answer may take to begin, in milliseconds.
     pub answer_timeout_ms: Option<u128>,
 }
@@ -144,6 +146,10 @@ impl ServersTransport {
         }
         if self.insecure {
             transport.insert("insecureSkipVerify".to_owned(), true.into());
+        }
+        if let Some(version) = self.version {
+            transport.insert("minVersion".to_owned(), version.into());
+            transport.insert("maxVersion".to_owned(), version.into());
         }
         if let Some(timeout) = self.answer_timeout_ms {
             transport.insert(
@@ -238,6 +244,7 @@ mod tests {
                 ca: vec!["/x/ca.pem".to_owned()],
                 pair: Some(("/x/c.pem".to_owned(), "/x/k.pem".to_owned())),
                 insecure: true,
+                version: Some("VersionTLS12"),
                 answer_timeout_ms: Some(1500),
             }),
             own: Some(Own {

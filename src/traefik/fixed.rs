@@ -192,7 +192,8 @@ impl Settings {
 
     /// The fields of the middleware that cuts the path of a route's place from its requests; `None` if nothing is cut.
     ///
-    /// Traefik's own middleware for prefixes leaves a prefix that was sent in another spelling, so it isn't used.
+    /// Traefik has a middleware for prefixes too, but a comma in a key would make two of one prefix, and older releases
+    /// leave a prefix that was sent in another spelling.
     #[must_use]
     pub fn cut(&self, place: &str) -> Option<Vec<(&'static str, String)>> {
         if self.servers.include_prefix {

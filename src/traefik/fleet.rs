@@ -57,6 +57,20 @@ pub enum Status {
     Silent(String),
 }
 
+impl Status {
+    /// One word for it.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Serving(_) => "serving",
+            Self::Empty => "empty",
+            Self::Down => "down",
+            Self::Silent(_) => "silent",
+        }
+    }
+}
+
 /// What is known of one Traefik.
 #[derive(Debug, Clone)]
 pub struct Seen {

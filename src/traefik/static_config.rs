@@ -84,6 +84,9 @@ pub enum Private {
 /// The name of a private entry point that asks for a key.
 pub const KEYED_ENTRY_POINT: &str = "private";
 
+/// The names of private entry points: no user comes in there.
+pub const PRIVATE_ENTRY_POINTS: [&str; 2] = ["traefik", KEYED_ENTRY_POINT];
+
 /// The name of the entry point that sends users to https.
 pub const REDIRECT_ENTRY_POINT: &str = "redirect";
 
@@ -258,7 +261,7 @@ impl StaticConfig {
             "\napi:\n  insecure: true # on the entry point named traefik\n  dashboard: false\nping: {}\nmetrics:\n  prometheus:\n"
         });
         yaml.push_str(
-            "    addEntryPointsLabels: false
+            "    addEntryPointsLabels: true
     addServicesLabels: false
     addRoutersLabels: true
     buckets: [1]

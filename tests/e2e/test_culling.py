@@ -1,5 +1,6 @@
 """The idle culler ends the servers that nobody uses, and no others: what it knows comes from Pointsman, by way of the hub."""
 
+import contextlib
 import sys
 import threading
 import time
@@ -8,20 +9,32 @@ from datetime import datetime
 import pytest
 import requests
 import websocket
+from conftest import running
 from devkit.child import Child, wait_until
 from devkit.parts import plain_environment
 from notebook import Kernel
+from test_one_machine import machine
 
 NOTEBOOK = "notebook-open"
 # How long a server may be idle: longer than Pointsman, the hub and the culler take together to see that it is not.
 TIMEOUT_SECONDS = 35
+ACTIVITY_INTERVAL_SECONDS = "3"
 
 
 @pytest.fixture
-def watchful_hub(hub):
-    """The hub, asking Pointsman every few seconds when servers were last used."""
+def hub_on_one_machine(binary):
+    """A hub that starts Pointsman itself, and asks it every few seconds when servers were last used."""
+    stack = machine(binary, "culling", 6)
+    stack.hub_environment["E2E_ACTIVITY_INTERVAL"] = ACTIVITY_INTERVAL_SECONDS
+    with running(stack) as hub:
+        yield hub
+
+
+@pytest.fixture
+def hub_with_etcd(hub):
+    """The hub of the tests with etcd, asking as often."""
     hub.stack.children["hub"].stop(30)
-    hub.stack.hub_environment["E2E_ACTIVITY_INTERVAL"] = "3"
+    hub.stack.hub_environment["E2E_ACTIVITY_INTERVAL"] = ACTIVITY_INTERVAL_SECONDS
     hub.stack.start_hub()
     try:
         yield hub
@@ -31,20 +44,22 @@ def watchful_hub(hub):
         hub.stack.children["hub"].stop(30)
 
 
-@pytest.fixture
-def culler(watchful_hub):
-    """The real culler, as a service of the hub would be started."""
-    stack = watchful_hub.stack
+@contextlib.contextmanager
+def culler_of(hub):
+    """The real culler, as a service of the hub would be started, but not yet started."""
+    stack = hub.stack
     command = [
         sys.executable, "-m", "jupyterhub_idle_culler",
         f"--url={stack.public_url}/hub/api", f"--timeout={TIMEOUT_SECONDS}", "--cull-every=2",
     ]  # fmt: skip
-    environment = {**plain_environment(), "JUPYTERHUB_API_TOKEN": watchful_hub.token}
-    child = Child("culler", command, stack.folder / "logs" / "culler.log", env=environment)
+    environment = {**plain_environment(), "JUPYTERHUB_API_TOKEN": hub.token}
+    child = Child("culler", command, stack.place("logs") / "culler.log", env=environment)
     stack.children["culler"] = child
-    yield child
-    child.stop(10)
-    del stack.children["culler"]
+    try:
+        yield child
+    finally:
+        child.stop(10)
+        del stack.children["culler"]
 
 
 def listen(socket):
@@ -65,10 +80,22 @@ def is_running(hub, name):
     return "" in hub.user(name)["servers"]
 
 
+@pytest.mark.timeout(300)
+def test_the_idle_are_culled_and_an_open_notebook_is_not(hub_on_one_machine):
+    with culler_of(hub_on_one_machine) as culler:
+        cull(hub_on_one_machine, culler)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("world", [6], ids=["hub6"], indirect=True)
 @pytest.mark.timeout(300)
-def test_the_idle_are_culled_and_an_open_notebook_is_not(watchful_hub, culler):
-    hub = watchful_hub
+def test_so_it_is_with_etcd(hub_with_etcd):
+    with culler_of(hub_with_etcd) as culler:
+        cull(hub_with_etcd, culler)
+
+
+def cull(hub, culler):
+    """Of three servers the idle one is culled, one that is asked for pages is not, nor an open notebook until it closes."""
     names = ["idle", "busy", NOTEBOOK]
     hub.add_users(names)
     for name in names:

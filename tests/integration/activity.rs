@@ -18,7 +18,7 @@ use pointsman::route::record::RecordKeys;
 use pointsman::route::{RouteData, RouteSpec, Target};
 use pointsman::store::SharedStore;
 use pointsman::traefik::bucket::Sizes;
-use pointsman::traefik::client::{Access, TraefikClient};
+use pointsman::traefik::client::Access;
 use pointsman::traefik::fixed;
 use pointsman::traefik::fleet::{Fleet, Source};
 use pointsman::traefik::rule::Space;
@@ -82,15 +82,7 @@ impl Replica {
         let control =
             ControlPlane::start(&lifecycle, &readiness, clock.clone(), store.clone(), fleet.clone(), settings);
         let table = control.clone();
-        let activity = Activity::start(
-            &lifecycle,
-            clock,
-            store,
-            fleet,
-            Arc::new(move || table.table()),
-            Arc::new(|url| TraefikClient::new(url.parse().expect("a URL"), &Access::etcd())),
-            looks,
-        );
+        let activity = Activity::start(&lifecycle, clock, store, fleet, Arc::new(move || table.table()), looks);
         Self { control, activity, lifecycle }
     }
 
@@ -460,19 +452,26 @@ async fn the_kernel_tells_of_connections() {
     }
 }
 
-/// The kernel is asked every ten seconds, so that must cost next to nothing.
+/// The kernel is asked every ten seconds, so that must cost next to nothing: for all connections at once far less than a
+/// question for each of them would, on whatever machine this runs.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn thousands_of_connections_are_read_in_no_time() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let server = listener.local_addr().expect("an address");
+    let quiet = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let nobody = quiet.local_addr().expect("an address");
     let mut pairs = Vec::new();
     for _ in 0..1000 {
         let client = tokio::net::TcpStream::connect(server).await.expect("a connection");
         pairs.push((client, listener.accept().await.expect("a connection")));
     }
-    let begun = std::time::Instant::now();
-    let found = kernel::connections(&[server.port()], None).expect("the kernel answers");
-    let took = begun.elapsed();
-    assert_eq!(found.len(), pairs.len());
-    assert!(took < Duration::from_millis(500), "{took:?}");
+    let ask = |port: u16, expected: usize| {
+        let begun = std::time::Instant::now();
+        assert_eq!(kernel::connections(&[port], None).expect("the kernel answers").len(), expected);
+        begun.elapsed()
+    };
+    // The best of some, for whatever else this machine does may come between.
+    let at_once = (0..5).map(|_| ask(server.port(), pairs.len())).min().expect("five times");
+    let one_by_one: Duration = pairs.iter().map(|_| ask(nobody.port(), 0)).sum();
+    assert!(at_once < one_by_one / 2, "{at_once:?} at once, {one_by_one:?} in as many questions");
 }

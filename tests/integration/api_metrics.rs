@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use pointsman::activity::traffic::Traffic;
 use pointsman::api::auth::{AuthSettings, Authenticator};
 use pointsman::api::listen::{Limits, Listener};
-use pointsman::api::metrics::{Metrics, Sources, Traffic, TrafficCounts, router};
+use pointsman::api::metrics::{Metrics, Sources, router};
 use pointsman::api::{self, ApiSettings, ApiState};
 use pointsman::clock::SystemClock;
 use pointsman::control::{ControlPlane, Counts, Routes, Settings};
@@ -42,16 +43,12 @@ impl Drop for World {
     }
 }
 
-struct FixedTraffic;
-
-impl TrafficCounts for FixedTraffic {
-    fn traffic(&self) -> Traffic {
-        Traffic { web: 7, websockets: 2, answers: BTreeMap::from([(200, 6), (503, 1)]) }
-    }
+fn traffic() -> Traffic {
+    Traffic { web: 7, websockets: 2, answers: BTreeMap::from([(200, 6), (503, 1)]) }
 }
 
 impl World {
-    async fn start(traffic: Option<Arc<dyn TrafficCounts>>) -> Self {
+    async fn start(traffic: Option<Traffic>) -> Self {
         let (lifecycle, readiness) = (Lifecycle::new(), Readiness::new());
         let routes = Arc::new(FakeRoutes::default());
         let auth = AuthSettings { tokens: vec![TOKEN.into()], jwt: None };
@@ -66,8 +63,11 @@ impl World {
             routes: Box::new(|| 41),
             traefiks: Box::new(|| BTreeMap::from([("serving", 2), ("down", 1)])),
             activity_age: Some(Box::new(|| Some(Duration::from_millis(1500)))),
-            child_restarts: Some(restarts.clone()),
-            traffic,
+            child_restarts: Some({
+                let restarts = restarts.clone();
+                Box::new(move || restarts.load(Ordering::Relaxed))
+            }),
+            traffic: Some(Box::new(move || traffic.clone())),
         };
         let api = serve(&lifecycle, api::router(state)).await;
         let metrics = serve(&lifecycle, router(Arc::new(Metrics::new(sources)))).await;
@@ -167,7 +167,7 @@ async fn calls_are_counted_by_method_and_status_under_both_names() {
 
 #[tokio::test]
 async fn what_other_rooms_know_is_asked_at_each_scrape() {
-    let world = World::start(Some(Arc::new(FixedTraffic))).await;
+    let world = World::start(Some(traffic())).await;
     let before = world.scrape().await;
     world.readiness.hold("records", "the store is away");
     world.restarts.store(3, Ordering::Relaxed);
@@ -217,7 +217,7 @@ async fn there_is_nothing_else_and_no_token() {
 
 #[tokio::test]
 async fn every_metric_is_in_the_documents_and_the_other_way_round() {
-    let world = World::start(Some(Arc::new(FixedTraffic))).await;
+    let world = World::start(Some(traffic())).await;
     world.readiness.hold("x", "y");
     world.call("GET /api/routes", TOKEN, "").await;
     let body = ask(world.metrics, request("GET /metrics", "", "")).await.body;

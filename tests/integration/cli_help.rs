@@ -27,6 +27,15 @@ fn the_help_of_traefik_config_begins_with_its_own_options() {
 }
 
 #[test]
+fn the_help_of_export_and_import_begins_with_their_own_options() {
+    for name in ["export", "import"] {
+        let help = help_of(Some(name));
+        let own = help.split("\nGeneral:").next().expect("a beginning");
+        insta::assert_snapshot!(name, own);
+    }
+}
+
+#[test]
 fn help_and_version_are_no_errors() {
     let help = pointsman(&["--help"], &[]);
     assert_eq!((help.code, help.stderr.as_str()), (0, ""));

@@ -186,6 +186,7 @@ fn what_does_not_fit_together_is_refused() {
             &["--traefik-api", "http://127.0.0.1:8099", "--traefik-version", "3.6.1", "--strict-versions"],
             "older than 3.7.9",
         ),
+        (&["--traefik-api", "http://127.0.0.1:8099", "--insecure"], "stand in a second file; write both with --dir"),
     ] {
         let refused = pointsman(&[&essential[..], args].concat(), &[]);
         assert_eq!(refused.code, 64, "{args:?}: {refused:?}");

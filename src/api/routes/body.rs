@@ -9,6 +9,9 @@ use serde_json::{Number, Value};
 use super::super::answer::Answer;
 use crate::route::RouteData;
 
+/// What configurable-http-proxy says of a record without a target.
+pub(super) const NO_TARGET: &str = "Must specify 'target' as string";
+
 /// Reads the whole body, unless it is longer than `max` bytes or says that it will be.
 pub(super) async fn read(request: Request, max: usize) -> Result<Bytes, Answer> {
     let too_long = || {
@@ -32,10 +35,15 @@ pub(super) fn parse(bytes: &[u8]) -> Result<RouteData, Answer> {
     // As in JavaScript, bytes that aren't UTF-8 become replacement characters; outside of strings they are bad JSON.
     let text = String::from_utf8_lossy(bytes);
     match serde_json::from_str::<Value>(&text) {
-        Ok(Value::Object(data)) => Ok(data.into_iter().map(|(key, value)| (key, as_javascript(value))).collect()),
-        Ok(_) => Err(no_target()),
+        Ok(value) => object(value).ok_or_else(no_target),
         Err(error) => Err(Answer::as_chp(StatusCode::BAD_REQUEST, format!("Body not valid JSON: {error}"))),
     }
+}
+
+/// A JSON object, with numbers as JavaScript gives them back; no other value is a record.
+pub(super) fn object(value: Value) -> Option<RouteData> {
+    let Value::Object(data) = value else { return None };
+    Some(data.into_iter().map(|(key, value)| (key, as_javascript(value))).collect())
 }
 
 /// The target that a route's object names.
@@ -44,7 +52,7 @@ pub(super) fn target(data: &RouteData) -> Result<&str, Answer> {
 }
 
 fn no_target() -> Answer {
-    Answer::as_chp(StatusCode::BAD_REQUEST, "Must specify 'target' as string")
+    Answer::as_chp(StatusCode::BAD_REQUEST, NO_TARGET)
 }
 
 fn announced_length(headers: &HeaderMap) -> Option<u64> {

@@ -4,7 +4,6 @@ use std::error::Error as _;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use secrecy::{ExposeSecret, SecretString};
 
 /// How long an answer may take: more than any call of ours is allowed to.
 const TIMEOUT: Duration = Duration::from_secs(9);
@@ -38,13 +37,9 @@ impl Probe {
         Ok(Self { http })
     }
 
-    /// Asks for a page, with a token if one is given.
-    pub(super) async fn get(&self, url: &str, token: Option<&SecretString>) -> Result<Answer, String> {
-        let mut request = self.http.get(url);
-        if let Some(token) = token {
-            request = request.header("Authorization", format!("token {}", token.expose_secret()));
-        }
-        let answer = request.send().await.map_err(|e| innermost(&e))?;
+    /// Asks for a page.
+    pub(super) async fn get(&self, url: &str) -> Result<Answer, String> {
+        let answer = self.http.get(url).send().await.map_err(|e| innermost(&e))?;
         let date = answer.headers().get("Date").and_then(|date| date.to_str().ok());
         let date = date.and_then(|date| jiff::fmt::rfc2822::parse(date).ok()).map(|date| date.timestamp());
         let status = answer.status().as_u16();

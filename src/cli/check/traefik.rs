@@ -97,7 +97,7 @@ async fn one(url: &Url, config: &Config, in_store: &InStore, probe: &Probe, repo
         Ok(shown) => marker(shown.as_ref(), in_store, config, &part, report),
         Err(error) => report.problem(&part, format_args!("its middlewares can't be read: {error}")),
     }
-    match probe.get(&format!("{base}/api/entrypoints"), None).await {
+    match probe.get(&format!("{base}/api/entrypoints")).await {
         Ok(answer) => {
             clock(&answer, &part, report);
             entry_points(&answer, config, &part, report);

@@ -184,7 +184,7 @@ pub const SETTINGS: &[Setting] = &[
         Group::OneMachine,
         "data-dir",
         "FOLDER",
-        Some("pointsman-data"),
+        Some("pointsman-data, with the API's port behind it if that isn't 8001"),
         "Where the routes, and the files for our Traefik, are kept.",
     )),
     one_machine(file(
@@ -230,6 +230,13 @@ pub const SETTINGS: &[Setting] = &[
         Group::Traefik,
         "adopt-layout",
         "Take over Traefik's keys even if another version or other settings wrote them.",
+    )),
+    etcd(one(
+        Group::Traefik,
+        "connections-port",
+        "PORT",
+        Some("none"),
+        "Port of 'pointsman connections' beside each Traefik that is not on this machine: it sees open websockets.",
     )),
     switch(Group::Traefik, "strict-versions", "Refuse a Traefik or etcd that is too old, instead of warning."),
     switch(Group::Routing, "host-routing", "The first segment of a route is the host it is for."),

@@ -34,6 +34,9 @@ fn settings(variant: Variant) -> Settings {
     }
 }
 
+/// Edits that belong together, apart from the fixed part: a bucket, its domain, and a route that becomes its catch-all.
+const UNIT_MAX: usize = 12;
+
 fn limits(edits_max: usize) -> Limits {
     Limits { edits_max, bytes_max: 1_000_000, reserved_edits: 0, reserved_bytes: 0 }
 }
@@ -216,7 +219,7 @@ impl Request {
                 .map_or((&spec.as_str()[1..], "/"), |(host, _)| (host, &spec.as_str()[1 + host.len()..])),
         };
         let before = if space == Space::Paths { 0 } else { 1 + host.chars().count() };
-        let escape = |c: usize| (c + before + number) % 2 == 0;
+        let escape = |c: usize| (c + before + number).is_multiple_of(2);
         let (seen, sent) = (as_traefik_sees(path, escape), as_traefik_sends(path, escape));
         Some(Self { spec: spec.clone(), host: host.to_owned(), seen, sent, before })
     }
@@ -288,8 +291,12 @@ fn walk(variant: Variant, tables: &[BTreeMap<String, u16>], edits_max: usize) ->
             }
             prop_assert!(round < 4, "the plans don't come to an end: {steps:?}");
             for step in &steps {
-                // A unit is never torn: the largest is the fixed part.
-                prop_assert!(step.edits.len() <= edits_max.max(settings.keys().len()), "{} edits", step.edits.len());
+                // A unit is never torn.
+                prop_assert!(
+                    step.edits.len() <= edits_max.max(UNIT_MAX).max(settings.keys().len()),
+                    "{} edits",
+                    step.edits.len()
+                );
                 apply(&mut keys, &mut tree, step);
                 complete |= step.complete;
                 paged |= variant.pages && complete && tree.has_root();
@@ -414,7 +421,9 @@ fn the_root_comes_and_goes_in_one_step() {
     let (mut keys, mut tree) = (BTreeMap::new(), Tree::default());
     for root in [false, true, false, true] {
         let steps = plan(&table(&site(root)), &tree, &settings, SMALL, limits(1000), &BTreeSet::new());
-        steps.iter().for_each(|step| apply(&mut keys, &mut tree, step));
+        for step in &steps {
+            apply(&mut keys, &mut tree, step);
+        }
         let model = Model::new(&keys);
         let wanted = if root { Answer::Server("http://127.0.0.1:1/x".to_owned()) } else { Answer::Page };
         assert_eq!(model.serve("", "/x", "/x"), Ok(wanted));
@@ -422,5 +431,21 @@ fn the_root_comes_and_goes_in_one_step() {
             model.serve("", "/user/s3/x", "/user/s3/x"),
             Ok(Answer::Server("http://127.0.0.1:5/user/s3/x".to_owned()))
         );
+    }
+}
+
+/// Domains that lie in one another and go together: their buckets never hang in two catch-alls at once.
+#[test]
+fn nested_domains_go_together() {
+    let site = |users: u16| -> BTreeMap<String, u16> {
+        let own = [("/".to_owned(), 1), ("/u".to_owned(), 2), ("/u/a".to_owned(), 3)];
+        let users = (0..users).flat_map(|i| [(format!("/u/x{i}y"), 10 + i), (format!("/u/a/x{i}y"), 100 + i)]);
+        own.into_iter().chain(users).collect()
+    };
+    for pages in [false, true] {
+        let last: &[BTreeMap<String, u16>] =
+            if pages { &[BTreeMap::new()] } else { &[BTreeMap::from([("/".to_owned(), 1)])] };
+        let tables = [&[site(20)], last].concat();
+        walk(Variant { pages, ..PATHS }, &tables, 1).expect("right at each step");
     }
 }

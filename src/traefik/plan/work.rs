@@ -76,7 +76,8 @@ pub(super) fn read_work(
     (work, broken)
 }
 
-/// Gives every bucket to the catch-all of the nearest domain above it, and returns the lists that changed.
+/// Gives every bucket to the catch-all of the nearest domain above it, and returns the lists that changed. What a
+/// catch-all holds whose route is gone stays with it until it goes too: two at one place would tie.
 pub(super) fn reassign(work: &mut Work) -> Vec<Edit> {
     let mut lists: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     let catch_alls: HashMap<&str, String> = work
@@ -85,7 +86,13 @@ pub(super) fn reassign(work: &mut Work) -> Vec<Edit> {
         .map(|place| (place.as_str(), name::catch_all(place)))
         .filter(|(_, catch_all)| work.lists.contains_key(catch_all))
         .collect();
+    let live: BTreeSet<&String> = catch_alls.values().collect();
+    let going = work.lists.iter().filter(|(catch_all, _)| !live.contains(catch_all));
+    let held: BTreeSet<&String> = going.flat_map(|(_, buckets)| buckets).collect();
     for bucket in work.buckets.iter().chain(std::iter::once(&Bucket::root())) {
+        if !held.is_empty() && held.contains(&bucket.name()) {
+            continue;
+        }
         let own = if bucket.whole { catch_alls.get(bucket.prefix.as_str()) } else { None };
         let nearest = || {
             let cuts = bucket.prefix.rmatch_indices('/').map(|(cut, _)| cut);

@@ -77,7 +77,7 @@ pub(crate) fn as_traefik_sends(decoded: &str, escape: impl Fn(usize) -> bool) ->
     let sent = |(i, c): (usize, char)| {
         let needs_none = c.is_ascii_alphanumeric() || "/-._~".contains(c);
         if ALWAYS_ESCAPED.contains(c) || (!needs_none && escape(i)) {
-            c.to_string().bytes().map(|byte| format!("%{byte:02X}")).collect()
+            c.to_string().bytes().map(|byte| format!("%{byte:02X}")).collect::<Vec<_>>().concat()
         } else {
             c.to_string()
         }

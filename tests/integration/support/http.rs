@@ -67,6 +67,11 @@ impl Connection {
         timeout(PATIENCE, self.stream.write_all(bytes.as_ref())).await.expect("the bytes are taken in time")
     }
 
+    /// Reads the head of the next request.
+    pub(crate) async fn head(&mut self) -> Option<String> {
+        Some(String::from_utf8_lossy(&self.until(b"\r\n\r\n").await?).into_owned())
+    }
+
     /// Reads the next answer; `bodiless`: it answers a HEAD.
     pub(crate) async fn reply_to(&mut self, bodiless: bool) -> Option<Reply> {
         let head = self.until(b"\r\n\r\n").await?;
@@ -78,7 +83,7 @@ impl Connection {
             .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
             .collect();
         let mut reply = Reply { status: status.expect("a status line"), headers, body: String::new() };
-        if bodiless || matches!(reply.status, 100 | 204 | 304) {
+        if bodiless || matches!(reply.status, 100 | 101 | 204 | 304) {
             return Some(reply);
         }
         let body = if reply.header("transfer-encoding") == Some("chunked") {
@@ -182,8 +187,7 @@ impl Server {
                 let (answer, sender) = (answer.clone(), sender.clone());
                 connections.spawn(async move {
                     let mut connection = Connection::over(stream);
-                    let Some(head) = connection.until(b"\r\n\r\n").await else { return };
-                    let head = String::from_utf8_lossy(&head).into_owned();
+                    let Some(head) = connection.head().await else { return };
                     let _ = sender.send(head.clone());
                     match answer(&head) {
                         Some(bytes) => {
@@ -211,4 +215,14 @@ pub(crate) fn response(status: u16, headers: &str, body: impl AsRef<[u8]>) -> Ve
             .into_bytes();
     bytes.extend_from_slice(body);
     bytes
+}
+
+/// An answer with the head of the request as its body; a websocket is accepted, and the head is its first bytes.
+pub(crate) fn echo(head: &str) -> Vec<u8> {
+    if head.to_ascii_lowercase().contains("upgrade: websocket") {
+        let accept = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                      Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+        return [accept.as_bytes(), head.as_bytes()].concat();
+    }
+    response(200, "", head)
 }

@@ -2,9 +2,10 @@
 //! open; and the clients for them.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::task::JoinSet;
 
 /// A pong without content, from a client: the shortest thing that a notebook ever sends.
@@ -35,7 +36,27 @@ impl PathServer {
     }
 }
 
-async fn answer(mut stream: TcpStream) {
+/// The same behind a Unix socket.
+pub(crate) struct SocketServer {
+    _task: JoinSet<()>,
+}
+
+impl SocketServer {
+    /// Listens at this path, which must be free.
+    pub(crate) fn start(path: &Path) -> Self {
+        let listener = UnixListener::bind(path).expect("a free path");
+        let mut task = JoinSet::new();
+        task.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                connections.spawn(answer(stream));
+            }
+        });
+        Self { _task: task }
+    }
+}
+
+async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
     let mut buffer = Vec::new();
     while let Some(head) = read_head(&mut stream, &mut buffer).await {
         let path = head.split(' ').nth(1).unwrap_or_default();
@@ -67,7 +88,7 @@ async fn answer(mut stream: TcpStream) {
     }
 }
 
-async fn read_head(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<String> {
+async fn read_head(stream: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> Option<String> {
     loop {
         if let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
             let head: Vec<u8> = buffer.drain(..end + 4).collect();

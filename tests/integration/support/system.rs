@@ -25,19 +25,27 @@ pub(crate) struct System {
     pub(crate) etcd: Etcd,
     pub(crate) edges: Vec<Edge>,
     pub(crate) backends: Backends,
+    /// Flags that Pointsman and what it writes for Traefik share.
+    shared: Vec<String>,
     folder: tempfile::TempDir,
 }
 
 impl System {
     /// etcd and so many Traefiks; no Pointsman yet.
     pub(crate) async fn start(traefiks: usize) -> Self {
+        Self::start_with(traefiks, &[]).await
+    }
+
+    /// The same with flags that concern Traefik too.
+    pub(crate) async fn start_with(traefiks: usize, shared: &[&str]) -> Self {
         let etcd = Etcd::start().await;
         let mut edges = Vec::new();
         for _ in 0..traefiks {
-            edges.push(Edge::start(&etcd).await);
+            edges.push(Edge::start(&etcd, shared).await);
         }
         let folder = tempfile::tempdir().expect("a folder");
-        Self { etcd, edges, backends: Backends::start().await, folder }
+        let shared = shared.iter().map(|flag| (*flag).to_owned()).collect();
+        Self { etcd, edges, backends: Backends::start().await, shared, folder }
     }
 
     /// A Pointsman over all of it, with more flags.
@@ -52,6 +60,7 @@ impl System {
         for api in apis {
             flags.extend(["--traefik-api".to_owned(), api.clone()]);
         }
+        flags.extend(self.shared.iter().cloned());
         flags.extend(more.iter().map(|flag| (*flag).to_owned()));
         let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
         let server = Server::start(&flags, &[("CONFIGPROXY_AUTH_TOKEN", TOKEN)], self.folder.path()).await;
@@ -76,13 +85,13 @@ impl System {
 }
 
 impl Edge {
-    async fn start(etcd: &Etcd) -> Self {
+    async fn start(etcd: &Etcd, shared: &[&str]) -> Self {
         let [public, private] = [free_port(), free_port()];
         let folder = tempfile::tempdir().expect("a folder");
         let (dir, api) = (folder.path().display().to_string(), format!("http://127.0.0.1:{private}"));
         let (endpoint, port) = (etcd.endpoint().to_owned(), public.to_string());
         let flags = ["--dir", &dir, "--etcd-endpoints", &endpoint, "--port", &port, "--traefik-api", &api];
-        let written = pointsman(&[&["traefik-config"], &flags[..]].concat(), &[]);
+        let written = pointsman(&[&["traefik-config"], &flags[..], shared].concat(), &[]);
         assert_eq!(written.code, 0, "{}", written.stderr);
         let traefik = Traefik::start(&folder.path().join("traefik.yaml"), private, folder.path()).await;
         Self { traefik, public, private, folder }
