@@ -72,13 +72,10 @@ impl Delivery {
         loop {
             changed.borrow_and_update();
             let all = seen.borrow_and_update().clone();
-            if let Some((marker, document, urls)) = self.due(&all) {
-                for url in urls {
-                    self.send(&url, &marker, &document).await;
-                }
-                self.fleet.hurry();
+            // A Traefik that ends with us may leave a question without an answer: its socket outlives it.
+            if stopping.run_until_cancelled(self.look_after(&all)).await.is_none() {
+                return;
             }
-            self.check_root(&all).await;
             self.tell(&all);
             tokio::select! {
                 () = stopping.cancelled() => return,
@@ -87,6 +84,17 @@ impl Delivery {
                 () = sleep(CHECK_INTERVAL) => {}
             }
         }
+    }
+
+    /// Sends what is to be sent, and asks what is to be asked.
+    async fn look_after(&mut self, all: &BTreeMap<String, Seen>) {
+        if let Some((marker, document, urls)) = self.due(all) {
+            for url in urls {
+                self.send(&url, &marker, &document).await;
+            }
+            self.fleet.hurry();
+        }
+        self.check_root(all).await;
     }
 
     /// Ready means that somebody serves what was sent.
