@@ -221,7 +221,12 @@ async fn a_stop_keeps_it_and_a_killed_traefik_is_no_use() {
     machine.add("/user/jane", &server.url()).await;
     machine.add("/user/joe", &server.url()).await;
     times(&machine).await;
-    let last = is_seen(&machine, "/user/jane").await;
+    // The first look has written, and the next checkpoint is half a minute away: only the stop writes this.
+    let seen = is_seen(&machine, "/user/jane").await;
+    let folder = machine.stop().await;
+    let machine = OneMachine::start_in(folder, &[], &[]).await;
+    let last = times(&machine).await;
+    assert_eq!(last, seen);
 
     let first = traefik(&machine).expect("it runs");
     let killed = Command::new("kill").args(["-s", "KILL", &first.to_string()]).status();
@@ -240,12 +245,4 @@ async fn a_stop_keeps_it_and_a_killed_traefik_is_no_use() {
     // The new one counts from nothing, and what it counts is more.
     let seen = is_seen(&machine, "/user/joe").await;
     assert_eq!(seen["/user/jane"], last["/user/jane"]);
-
-    let folder = machine.stop().await;
-    let machine = OneMachine::start_in(folder, &[], &[]).await;
-    assert_eq!(times(&machine).await, seen);
-    let after = is_seen(&machine, "/clock").await;
-    for path in ["/user/jane", "/user/joe"] {
-        assert_eq!(after[path], seen[path], "{path} was not used");
-    }
 }
