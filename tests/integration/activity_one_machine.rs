@@ -90,7 +90,7 @@ fn traefik(machine: &OneMachine) -> Option<u32> {
 /// Servers and users of theirs who do something every second, for as long as this lives.
 struct Users {
     servers: Vec<PathServer>,
-    _sockets: Vec<SocketServer>,
+    sockets: Vec<SocketServer>,
     doing: JoinSet<()>,
     silent: Vec<OpenWebsocket>,
 }
@@ -99,14 +99,19 @@ struct Users {
 const USED: [&str; 4] = ["/user/asks", "/user/speaks", "/user/socket-asks", "/user/socket-speaks"];
 const UNUSED: [&str; 4] = ["/user/is-lost", "/user/silent", "/user/socket-silent", "/user/stranger"];
 
+/// Where the server of this route listens.
+fn socket(machine: &OneMachine, path: &str) -> PathBuf {
+    machine.file(&format!("{}.sock", path.replace('/', "-")))
+}
+
 impl Users {
     /// A route for each, to a server of its own; and what is open from the beginning.
     async fn arrive(machine: &OneMachine) -> Self {
-        let mut users = Self { servers: Vec::new(), _sockets: Vec::new(), doing: JoinSet::new(), silent: Vec::new() };
+        let mut users = Self { servers: Vec::new(), sockets: Vec::new(), doing: JoinSet::new(), silent: Vec::new() };
         for path in USED.iter().chain(&UNUSED) {
             if path.contains("socket") {
-                let file = users.socket(machine, path);
-                users._sockets.push(SocketServer::start(&file));
+                let file = socket(machine, path);
+                users.sockets.push(SocketServer::start(&file));
                 machine.add(path, &format!("http+unix://{}", file.display().to_string().replace('/', "%2F"))).await;
             } else {
                 users.servers.push(PathServer::start().await);
@@ -117,10 +122,6 @@ impl Users {
             users.silent.push(OpenWebsocket::open(machine.public, path).await);
         }
         users
-    }
-
-    fn socket(&self, machine: &OneMachine, path: &str) -> PathBuf {
-        machine.file(&format!("{}.sock", path.replace('/', "-")))
     }
 
     /// They begin.
