@@ -452,26 +452,24 @@ async fn the_kernel_tells_of_connections() {
     }
 }
 
-/// The kernel is asked every ten seconds, so that must cost next to nothing: for all connections at once far less than a
-/// question for each of them would, on whatever machine this runs.
+/// The kernel is asked every ten seconds, so that must cost next to nothing. It takes some milliseconds; if a look
+/// takes a second, the next one comes only after fifty.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn thousands_of_connections_are_read_in_no_time() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let server = listener.local_addr().expect("an address");
-    let quiet = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let nobody = quiet.local_addr().expect("an address");
     let mut pairs = Vec::new();
     for _ in 0..1000 {
         let client = tokio::net::TcpStream::connect(server).await.expect("a connection");
         pairs.push((client, listener.accept().await.expect("a connection")));
     }
-    let ask = |port: u16, expected: usize| {
+    let ask = || {
         let begun = std::time::Instant::now();
-        assert_eq!(kernel::connections(&[port], None).expect("the kernel answers").len(), expected);
+        let found = kernel::connections(&[server.port()], None).expect("the kernel answers");
+        assert_eq!(found.len(), pairs.len());
         begun.elapsed()
     };
     // The best of some, for whatever else this machine does may come between.
-    let at_once = (0..5).map(|_| ask(server.port(), pairs.len())).min().expect("five times");
-    let one_by_one: Duration = pairs.iter().map(|_| ask(nobody.port(), 0)).sum();
-    assert!(at_once < one_by_one / 2, "{at_once:?} at once, {one_by_one:?} in as many questions");
+    let took = (0..5).map(|_| ask()).min().expect("five times");
+    assert!(took < Duration::from_secs(1), "{took:?}");
 }

@@ -99,7 +99,8 @@ struct Users {
 const USED: [&str; 4] = ["/user/asks", "/user/speaks", "/user/socket-asks", "/user/socket-speaks"];
 const UNUSED: [&str; 4] = ["/user/is-lost", "/user/silent", "/user/socket-silent", "/user/stranger"];
 
-fn socket_of(machine: &OneMachine, path: &str) -> PathBuf {
+/// Where the server of this route listens.
+fn socket(machine: &OneMachine, path: &str) -> PathBuf {
     machine.file(&format!("{}.sock", path.replace('/', "-")))
 }
 
@@ -109,7 +110,7 @@ impl Users {
         let mut users = Self { servers: Vec::new(), sockets: Vec::new(), doing: JoinSet::new(), silent: Vec::new() };
         for path in USED.iter().chain(&UNUSED) {
             if path.contains("socket") {
-                let file = socket_of(machine, path);
+                let file = socket(machine, path);
                 users.sockets.push(SocketServer::start(&file));
                 machine.add(path, &format!("http+unix://{}", file.display().to_string().replace('/', "%2F"))).await;
             } else {
@@ -221,7 +222,12 @@ async fn a_stop_keeps_it_and_a_killed_traefik_is_no_use() {
     machine.add("/user/jane", &server.url()).await;
     machine.add("/user/joe", &server.url()).await;
     times(&machine).await;
-    let last = is_seen(&machine, "/user/jane").await;
+    // The first look has written, and the next checkpoint is half a minute away: only the stop writes this.
+    let seen = is_seen(&machine, "/user/jane").await;
+    let folder = machine.stop().await;
+    let machine = OneMachine::start_in(folder, &[], &[]).await;
+    let last = times(&machine).await;
+    assert_eq!(last, seen);
 
     let first = traefik(&machine).expect("it runs");
     let killed = Command::new("kill").args(["-s", "KILL", &first.to_string()]).status();
@@ -240,12 +246,4 @@ async fn a_stop_keeps_it_and_a_killed_traefik_is_no_use() {
     // The new one counts from nothing, and what it counts is more.
     let seen = is_seen(&machine, "/user/joe").await;
     assert_eq!(seen["/user/jane"], last["/user/jane"]);
-
-    let folder = machine.stop().await;
-    let machine = OneMachine::start_in(folder, &[], &[]).await;
-    assert_eq!(times(&machine).await, seen);
-    let after = is_seen(&machine, "/clock").await;
-    for path in ["/user/jane", "/user/joe"] {
-        assert_eq!(after[path], seen[path], "{path} was not used");
-    }
 }
