@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
 use url::Url;
 
@@ -33,6 +34,9 @@ use files::Files;
 
 /// How long Traefik finishes open requests: the hub gives the proxy 1 s in all.
 const GRACE: Duration = Duration::from_millis(200);
+
+/// How long a port that is taken is tried.
+const PREDECESSOR_WAIT: Duration = Duration::from_millis(500);
 
 /// How often we look which Unix sockets are still led to.
 const RETIRE_INTERVAL: Duration = Duration::from_secs(60);
@@ -170,7 +174,7 @@ impl Running {
 async fn retire(forwards: &Forwards, control: &ControlPlane) {
     let mut before = BTreeSet::new();
     loop {
-        tokio::time::sleep(RETIRE_INTERVAL).await;
+        sleep(RETIRE_INTERVAL).await;
         if forwards.is_empty() {
             continue;
         }
@@ -252,9 +256,16 @@ impl Sockets {
     }
 }
 
+/// Listens, and waits a little for a port that is taken: the Traefik of a predecessor that was killed may have a moment left.
 async fn std_sockets(flags: &'static str, ip: &str, port: u16) -> Result<Vec<TcpListener>, String> {
-    let listener = Listener::bind(flags, ip, port, Limits::default()).await.map_err(|error| error.to_string())?;
-    listener.into_sockets().map_err(|error| error.to_string())
+    let give_up = Instant::now() + PREDECESSOR_WAIT;
+    loop {
+        match Listener::bind(flags, ip, port, Limits::default()).await {
+            Ok(listener) => return listener.into_sockets().map_err(|error| error.to_string()),
+            Err(error) if Instant::now() > give_up => return Err(error.to_string()),
+            Err(_) => sleep(Duration::from_millis(20)).await,
+        }
+    }
 }
 
 fn url_of(address: Option<&SocketAddr>) -> Result<Url, String> {

@@ -178,11 +178,15 @@ impl Projection {
 
     /// Whether the tree is ours to change: written by this layout with these settings, or by an older layout.
     pub(super) fn may_project(&self, view: &View) -> bool {
-        view.tree.marker.as_ref().is_none_or(|marker| {
-            marker.layout < LAYOUT
-                || (marker.layout == LAYOUT && marker.digest == self.digest)
-                || self.settings.adopt_layout
-        })
+        view.tree
+            .marker
+            .as_ref()
+            .is_none_or(|marker| marker.layout < LAYOUT || self.wrote(marker) || self.settings.adopt_layout)
+    }
+
+    /// Whether a tree with this marker was written with our settings.
+    pub(super) fn wrote(&self, marker: &Marker) -> bool {
+        marker.layout == LAYOUT && marker.digest == self.digest
     }
 
     pub(super) fn marker(&self, epoch: &str, n: u64) -> Marker {

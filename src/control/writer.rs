@@ -122,7 +122,8 @@ impl Writer {
                 }
             };
             // Traefik reads its whole tree at every change and never merges changes: let it finish the last one first.
-            let marker = self.mirror.read().tree.marker.clone();
+            // A tree that was written with other settings, as before a restart, may never reach it.
+            let marker = self.mirror.read().tree.marker.clone().filter(|marker| self.projection.wrote(marker));
             if marker != digested {
                 (digested, digest_until) = (marker, Instant::now() + DIGESTION_MAX);
             }
