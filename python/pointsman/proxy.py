@@ -64,8 +64,8 @@ class PointsmanProxy(ConfigurableHTTPProxy):
         help="""
         The Traefik to run (`--traefik-binary`), 3.7.9 or newer.
 
-        If this is empty, it is the first `traefik` on PATH, or else the one that was installed together with
-        Pointsman. Not for use with `etcd_endpoints`.
+        If this is empty, it is the one that was installed together with Pointsman, or else the first `traefik`
+        on PATH. Not for use with `etcd_endpoints`.
         """,
     ).tag(flag="--traefik-binary")
 
