@@ -7,6 +7,7 @@ import signal
 import pytest
 from conftest import run
 from devkit.child import wait_until
+from devkit.parts import answers
 from devkit.ports import is_free
 from started import started
 
@@ -35,7 +36,9 @@ def test_installing_the_wheel_is_the_whole_installation(installed, tmp_path, con
         first = stack.one_running("pointsman")
         os.kill(first, signal.SIGKILL)
         stack.one_running("pointsman", other_than=first)
-        wait_until("its API answers again", lambda: "/user/jane" in hub.routes(), 30, [stack.children["hub"]])
+        # The table can be read a moment before Traefik serves it.
+        wait_until("it is ready again", answers(f"{stack.api_url}/readyz"), 30, [stack.children["hub"]])
+        assert "/user/jane" in hub.routes()
         hub.assert_reaches("jane")
 
         assert stack.children["hub"].stop(30)
