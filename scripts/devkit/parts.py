@@ -15,7 +15,7 @@ LOOPBACK = "127.0.0.1"
 
 def plain_environment():
     """Our environment without what would configure a program behind our back: proxies, tokens, settings."""
-    dropped = ("POINTSMAN_", "CONFIGPROXY_", "JUPYTERHUB_", "JPY_", "TRAEFIK_", "ETCD")
+    dropped = ("POINTSMAN_", "CONFIGPROXY_", "JUPYTERHUB_", "JPY_", "TRAEFIK_", "ETCD", "NODE_")
     kept = {
         name: value
         for name, value in os.environ.items()

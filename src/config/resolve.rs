@@ -238,7 +238,8 @@ fn servers(read: &mut Reader<'_>) -> ServersConfig {
     ServersConfig {
         client_pair: read.path("client-ssl-cert").zip(read.path("client-ssl-key")),
         ca: read.path("client-ssl-ca"),
-        extra_ca: read.sources.extra_ca.clone(),
+        // With etcd Traefik has an environment of its own, and this one says nothing of it.
+        extra_ca: read.sources.extra_ca.clone().filter(|_| read.is_one_machine()),
         insecure: read.switch("insecure"),
         answer_timeout: read.milliseconds("proxy-timeout"),
         change_origin: read.switch("change-origin"),

@@ -82,6 +82,19 @@ fn without_etcd_everything_is_on_this_machine() {
 }
 
 #[test]
+fn authorities_of_the_environment_count_where_traefik_is_ours() {
+    for (toml, counts) in [("", true), (ESSENTIAL, false)] {
+        let sources = Sources {
+            file: Layer::from_toml(toml, Path::new("/etc/pointsman.toml"), &mut Problems::none()).unwrap(),
+            extra_ca: Some("/etc/company.pem".into()),
+            ..Sources::default()
+        };
+        let config = Config::from_sources(&sources, Files::Ignore, Problems::none()).unwrap();
+        assert_eq!(config.servers.extra_ca.is_some(), counts, "{toml}");
+    }
+}
+
+#[test]
 fn a_setting_of_the_other_store_is_refused() {
     let problem = load(&[], &[], "etcd-user = 'x'\npages-port = 1\n").unwrap_err();
     let why = "only has a meaning with etcd; add --etcd-endpoints, or remove it";
