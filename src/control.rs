@@ -121,7 +121,7 @@ impl ControlPlane {
         let mirror = Arc::new(Mirror::new(settings.clone(), readiness.clone()));
         let (commands, queue) = mpsc::channel(QUEUE_MAX);
         if settings.deliver {
-            let delivery = Delivery::new(mirror.clone(), fleet.clone(), readiness.clone(), settings.tree.digest());
+            let delivery = Delivery::new(mirror.clone(), fleet.clone(), readiness.clone(), settings.clone());
             let stopping = lifecycle.stopping();
             lifecycle.spawn("delivery", async move { delivery.run(stopping).await });
         }

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use super::Settings;
 use super::mirror::Mirror;
 use crate::lifecycle::Readiness;
 use crate::traefik::client::TraefikClient;
@@ -44,6 +45,7 @@ pub(super) struct Delivery {
     readiness: Readiness,
     /// That of our settings: a tree of a former life, with other settings, is not for Traefik.
     digest: String,
+    settings: Arc<Settings>,
     peers: BTreeMap<String, Peer>,
 }
 
@@ -60,9 +62,9 @@ struct Peer {
 }
 
 impl Delivery {
-    pub(super) fn new(mirror: Arc<Mirror>, fleet: Arc<Fleet>, readiness: Readiness, digest: String) -> Self {
+    pub(super) fn new(mirror: Arc<Mirror>, fleet: Arc<Fleet>, readiness: Readiness, settings: Arc<Settings>) -> Self {
         readiness.expect(DELIVERY, "Traefik has not been sent our routes yet");
-        Self { mirror, fleet, readiness, digest, peers: BTreeMap::new() }
+        Self { mirror, fleet, readiness, digest: settings.tree.digest(), settings, peers: BTreeMap::new() }
     }
 
     /// Delivers until the stop.
@@ -134,7 +136,7 @@ impl Delivery {
         if urls.is_empty() {
             return None;
         }
-        let document = serde_json::to_vec(&document(&view.tree)).unwrap_or_default();
+        let document = serde_json::to_vec(&document(&view.tree, &self.settings.tree)).unwrap_or_default();
         Some((text, document, urls))
     }
 

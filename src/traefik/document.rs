@@ -5,7 +5,8 @@
 
 use serde_json::{Map, Value};
 
-use super::fixed::{MARKER_KEY, MARKER_REQUEST_KEY};
+use super::fixed::{MARKER_KEY, MARKER_REQUEST_KEY, NOWHERE, Settings};
+use super::name;
 use super::tree::{Fields, Tree};
 
 /// Fields that hold a list, written with commas in a key.
@@ -21,9 +22,28 @@ const SWITCHES: &[&str] = &["passHostHeader", "preservePath"];
 const NUMBER_MAP: &str = "statusRewrites";
 
 /// Everything below Traefik's root key, as JSON. Keys of other hands stay out: they may hold what nobody can read.
+///
+/// While there are no routes there is no root router either, which may not be without children. Then a router of its own
+/// gives everybody the page for what no route takes, and the sentinel answers: an empty proxy is not a broken one.
 #[must_use]
-pub fn document(tree: &Tree) -> Value {
+pub fn document(tree: &Tree, settings: &Settings) -> Value {
     let mut root = Map::new();
+    if !tree.has_root() && settings.pages_url.is_some() {
+        let of_root = format!("http/routers/{}/", name::ROOT);
+        for (key, value) in settings.keys().iter().filter(|(key, _)| !key.starts_with(&of_root)) {
+            put(&mut root, key, value);
+        }
+        for (field, value) in [
+            ("rule", "PathPrefix(`/`)"),
+            // Above the page of a Traefik that has not been sent anything yet.
+            ("priority", "2"),
+            ("entryPoints", &settings.entry_points.join(",")),
+            ("service", NOWHERE.0),
+            ("middlewares", NOWHERE.1),
+        ] {
+            put(&mut root, &format!("http/routers/empty/{field}"), value);
+        }
+    }
     let fields = |kind: &'static str, name: &str, fields: &Fields, root: &mut Map<String, Value>| {
         let one = entry(entry(entry(root, "http"), kind), name);
         for (field, value) in fields {
@@ -104,6 +124,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::traefik::fixed::Servers;
+    use crate::traefik::rule::Space;
 
     #[test]
     fn keys_become_a_document_with_types() {
@@ -126,7 +148,7 @@ mod tests {
             tree.put(key, value, 3);
         }
         assert_eq!(
-            document(&tree),
+            document(&tree, &settings(None)),
             json!({"http": {
                 "routers": {
                     "root": {"rule": "PathPrefix(`/`)", "priority": 10, "entryPoints": ["web", "tls"]},
@@ -147,8 +169,30 @@ mod tests {
         );
     }
 
+    fn settings(pages_url: Option<&str>) -> Settings {
+        Settings {
+            root_key: "traefik".to_owned(),
+            entry_points: vec!["web".to_owned()],
+            space: Space::Paths,
+            pages_url: pages_url.map(|url| url.parse().expect("a URL")),
+            middlewares: Vec::new(),
+            servers: Servers::default(),
+        }
+    }
+
+    #[test]
+    fn without_routes_everybody_gets_a_page_and_the_sentinel_answers() {
+        let document = document(&Tree::default(), &settings(Some("http://127.0.0.1:40000")));
+        let routers = document["http"]["routers"].as_object().expect("routers");
+        assert_eq!(routers.keys().collect::<Vec<_>>(), ["empty", "sentinel"]);
+        assert_eq!(routers["empty"]["middlewares"], json!([NOWHERE.1]));
+        assert!(
+            document["http"]["middlewares"][NOWHERE.1].is_object() && document["http"]["services"]["pages"].is_object()
+        );
+    }
+
     #[test]
     fn an_empty_tree_is_an_empty_document() {
-        assert_eq!(document(&Tree::default()), json!({}));
+        assert_eq!(document(&Tree::default(), &settings(None)), json!({}));
     }
 }
