@@ -149,11 +149,6 @@ REASONS = {
         "A websocket's server that resets",
         "CHP leaves the client's connection open, Traefik closes it.",
     ),
-    "metrics": (
-        "Metrics",
-        "Counts of users' requests come from Traefik's counters, as of the last look at them, and are missing rather "
-        "than 0 before it (docs/metrics.md).",
-    ),
     "strip": (
         "Cutting the prefix",
         "What is left of a path always begins with a slash, and a path of which two slashes are left is "
@@ -433,12 +428,6 @@ LISTED = {
     },
     ("ws-reset", "plain: how a websocket ends"): {
         "the server resets": ("no", "yes"),
-    },
-    ("metrics", "metrics: the metrics page"): {
-        "counters": (
-            "requests_web, requests_ws, requests_proxy, requests_api, api_route_get, api_route_add, api_route_delete",
-            "requests_api, api_route_get, api_route_add, api_route_delete",
-        ),
     },
     ("strip", "no-include-prefix: a target with a path"): {
         "/with": ("/base", "/base/"),

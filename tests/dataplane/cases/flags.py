@@ -1,5 +1,7 @@
 """Flags of configurable-http-proxy that are about the process rather than about one request."""
 
+import time
+
 from rig.cases import group
 
 hosts = group("host routing", "--host-routing")
@@ -73,6 +75,11 @@ def metrics_page(world):
     except ConnectionRefusedError:
         return {"listens": False}
     seen = {"listens": True}
+    # Pointsman has the counts of users' requests from Traefik, which it asks every ten seconds.
+    deadline = time.monotonic() + 40
+    while "requests_proxy{" not in world.ask("/metrics", client=world.client(world.extra_port)).text:
+        assert time.monotonic() < deadline, "users' requests are not counted"
+        time.sleep(0.2)
     for path in ("/metrics", "/", "/metrics/"):
         client = world.client(world.extra_port)
         answer = world.ask(path, client=client)
