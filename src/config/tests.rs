@@ -443,3 +443,24 @@ proptest! {
         let _ = load(&[(setting.name, &text)], &[], ESSENTIAL);
     }
 }
+
+#[test]
+fn a_version_of_tls_has_the_names_that_openssl_gives_it() {
+    let read = values::tls_version;
+    for text in ["TLSv1_2", "TLSv1.2", "TLSv1_2_method", "TLSv1_2_server_method", "TLSv1_2_client_method"] {
+        assert_eq!(read(text), Ok(TlsVersion::Tls12), "{text}");
+    }
+    assert_eq!(read("TLSv1_3"), Ok(TlsVersion::Tls13));
+    for (text, part) in [
+        ("SSLv3", "too old"),
+        ("TLSv1", "too old"),
+        ("TLSv1_1", "too old"),
+        ("SSLv23_method", "no one version"),
+        ("TLS", "no one version"),
+        ("TLSv1_4", "not a version"),
+        ("", "not a version"),
+    ] {
+        let says = read(text).expect_err(text);
+        assert!(says.contains(part) && says.contains("TLSv1_3"), "{says}");
+    }
+}

@@ -4,7 +4,6 @@ mod files;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -54,27 +53,6 @@ impl Protocols {
             Self::Safe => rustls::DEFAULT_VERSIONS,
             Self::Tls12 => TLS12,
             Self::Tls13 => TLS13,
-        }
-    }
-}
-
-impl FromStr for Protocols {
-    type Err = String;
-
-    /// Reads one of OpenSSL's names for a method, as configurable-http-proxy takes them. The error is a sentence without the
-    /// name of the setting.
-    fn from_str(text: &str) -> Result<Self, String> {
-        let lower = text.to_ascii_lowercase().replace('.', "_");
-        let name = lower.strip_suffix("_method").unwrap_or(&lower);
-        let name = name.strip_suffix("_server").or_else(|| name.strip_suffix("_client")).unwrap_or(name);
-        match name {
-            "tls" | "sslv23" => Ok(Self::Safe),
-            "tlsv1_2" => Ok(Self::Tls12),
-            "tlsv1_3" => Ok(Self::Tls13),
-            "sslv2" | "sslv3" | "tlsv1" | "tlsv1_0" | "tlsv1_1" => {
-                Err(format!("'{text}' is no longer safe; use TLSv1_2 or TLSv1_3"))
-            }
-            _ => Err(format!("'{text}' is no version of TLS; use TLSv1_2 or TLSv1_3, or leave it out for both")),
         }
     }
 }
@@ -282,32 +260,5 @@ impl Tls {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Files> {
         self.0.files.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use rstest::rstest;
-
-    use super::*;
-
-    #[rstest]
-    #[case("TLSv1_2", Ok(Protocols::Tls12))]
-    #[case("TLSv1.2", Ok(Protocols::Tls12))]
-    #[case("TLSv1_2_server_method", Ok(Protocols::Tls12))]
-    #[case("tlsv1_3", Ok(Protocols::Tls13))]
-    #[case("TLS", Ok(Protocols::Safe))]
-    #[case("SSLv23_method", Ok(Protocols::Safe))]
-    #[case("SSLv3", Err("no longer safe"))]
-    #[case("TLSv1", Err("no longer safe"))]
-    #[case("TLSv1_1", Err("no longer safe"))]
-    #[case("TLSv1_4", Err("no version"))]
-    #[case("", Err("no version"))]
-    fn versions_by_their_names(#[case] text: &str, #[case] expected: Result<Protocols, &str>) {
-        match (text.parse::<Protocols>(), expected) {
-            (Ok(read), Ok(expected)) => assert_eq!(read, expected),
-            (Err(says), Err(part)) => assert!(says.contains(part) && says.contains("TLSv1_3"), "{says}"),
-            other => panic!("{other:?}"),
-        }
     }
 }
