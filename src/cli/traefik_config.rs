@@ -165,7 +165,7 @@ fn api_address(api: &TraefikApi, problems: &mut Problems) -> String {
 }
 
 fn provider(config: &Config, etcd: &EtcdConfig, options: &ArgMatches, problems: &mut Problems) -> EtcdProvider {
-    let EtcdConfig { endpoints, user, password_file, ca, cert, key, prefix: _ } = etcd;
+    let EtcdConfig { endpoints, user, password_file, ca, cert, key, .. } = etcd;
     let user = options.get_one("traefik-etcd-user").or(user.as_ref());
     let file = options.get_one("traefik-etcd-password-file").or(password_file.as_ref());
     let login = user.zip(file).map(|(user, file)| {

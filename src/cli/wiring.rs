@@ -242,6 +242,6 @@ pub(super) fn auth_settings(config: &Config) -> Result<AuthSettings, Problems> {
 
 /// Where etcd is, and who we are to it.
 pub(super) fn etcd_settings(etcd: &EtcdConfig) -> EtcdSettings {
-    let EtcdConfig { endpoints, prefix: _, user, password_file, ca, cert, key } = etcd.clone();
+    let EtcdConfig { endpoints, user, password_file, ca, cert, key, .. } = etcd.clone();
     EtcdSettings { user, password_file, ca, cert, key, ..EtcdSettings::new(endpoints) }
 }
