@@ -124,7 +124,7 @@ impl Delivery {
                     // It began a new life with nothing, and what it was sent is lost.
                     peer.sent.take_if(|(_, at)| *at < seen.since);
                 }
-                Status::Unknown | Status::Down | Status::Silent(_) => {
+                Status::Fallback(_) | Status::Unknown | Status::Down | Status::Silent(_) => {
                     (peer.sent, peer.checked) = (None, None);
                     continue;
                 }

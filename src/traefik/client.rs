@@ -11,6 +11,7 @@ use serde::Deserialize;
 use url::Url;
 
 use super::dynamic_file::KEY_HEADER;
+use super::fallback;
 use super::fixed::{MARKER_HEADER, MARKER_MIDDLEWARE};
 use super::marker::Marker;
 
@@ -132,6 +133,15 @@ impl TraefikClient {
 
     /// The marker it serves; `None` if it is up and has no marker of ours.
     pub async fn marker(&self) -> Result<Option<Marker>, ClientError> {
+        self.marker_of(self.provider).await
+    }
+
+    /// The marker of the fallback that it was given; `None` if it has none.
+    pub async fn fallback_marker(&self) -> Result<Option<Marker>, ClientError> {
+        self.marker_of(fallback::PROVIDER).await
+    }
+
+    async fn marker_of(&self, provider: &str) -> Result<Option<Marker>, ClientError> {
         #[derive(Deserialize)]
         struct Middleware {
             headers: Option<Headers>,
@@ -141,7 +151,7 @@ impl TraefikClient {
         struct Headers {
             custom_response_headers: Option<std::collections::BTreeMap<String, String>>,
         }
-        let path = format!("/api/http/middlewares/{MARKER_MIDDLEWARE}@{}", self.provider);
+        let path = format!("/api/http/middlewares/{MARKER_MIDDLEWARE}@{provider}");
         let Some(middleware) = self.get::<Middleware>(&path).await? else { return Ok(None) };
         let headers = middleware.headers.and_then(|h| h.custom_response_headers).unwrap_or_default();
         let text = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(MARKER_HEADER)).map(|(_, value)| value);
