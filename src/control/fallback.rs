@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Mutex;
-use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::Settings;

@@ -251,6 +251,7 @@ async fn the_control_plane_counts_its_commits_and_waits() {
         routes_max: 10,
         adopt_layout: false,
         deliver: false,
+        snapshots: None,
     };
     let fleet = Arc::new(Fleet::new(Access::etcd()));
     let control = ControlPlane::start(
