@@ -118,13 +118,14 @@ impl Delivery {
             let peer = self.peers.entry(url.clone()).or_default();
             match &seen.status {
                 Status::Serving(served) if served == marker => continue,
-                Status::Serving(_) => {}
+                // There is none where we deliver; if there were, it would lack ours.
+                Status::Serving(_) | Status::Fallback(_) => {}
                 Status::Empty => {
                     peer.checked = None;
                     // It began a new life with nothing, and what it was sent is lost.
                     peer.sent.take_if(|(_, at)| *at < seen.since);
                 }
-                Status::Fallback(_) | Status::Unknown | Status::Down | Status::Silent(_) => {
+                Status::Unknown | Status::Down | Status::Silent(_) => {
                     (peer.sent, peer.checked) = (None, None);
                     continue;
                 }

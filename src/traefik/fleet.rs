@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{debug, info, warn};
 use url::Url;
 
-use super::client::{Access, ClientError, TraefikClient};
+use super::client::{Access, ClientError, Shown, TraefikClient};
 use super::marker::Marker;
 use crate::lifecycle::Readiness;
 
@@ -49,7 +49,7 @@ pub enum Status {
     Unknown,
     /// Serves a tree of ours.
     Serving(Marker),
-    /// Serves the routes that we gave it because etcd had none for it.
+    /// Serves a tree of ours that we handed to it ourselves, as it could not read the store.
     Fallback(Marker),
     /// Up, with no configuration of ours.
     Empty,
@@ -70,6 +70,15 @@ impl Status {
             Self::Empty => "empty",
             Self::Down => "down",
             Self::Silent(_) => "silent",
+        }
+    }
+
+    /// The marker of the tree that users get, wherever it came from.
+    #[must_use]
+    pub fn marker(&self) -> Option<&Marker> {
+        match self {
+            Self::Serving(marker) | Self::Fallback(marker) => Some(marker),
+            Self::Unknown | Self::Empty | Self::Down | Self::Silent(_) => None,
         }
     }
 }
@@ -214,7 +223,7 @@ impl Fleet {
         async move {
             let mut seen = self.seen.subscribe();
             loop {
-                let reached = |s: &Seen| matches!(s.status, Status::Serving(_) | Status::Fallback(_) | Status::Empty);
+                let reached = |s: &Seen| s.status.marker().is_some() || s.status == Status::Empty;
                 let asked = |s: &Seen| s.status != Status::Unknown;
                 let (reached, asked) = {
                     let all = seen.borrow_and_update();
@@ -242,17 +251,15 @@ impl Fleet {
         let mut wanted = self.wanted.subscribe();
         loop {
             let asked = Instant::now();
-            let status = match client.marker().await {
-                Ok(Some(marker)) => Status::Serving(marker),
-                Ok(None) => match client.fallback_marker().await {
-                    Ok(Some(marker)) => Status::Fallback(marker),
-                    _ => Status::Empty,
-                },
+            let status = match client.shown().await {
+                Ok(Shown::Own(marker)) => Status::Serving(marker),
+                Ok(Shown::Fallback(marker)) => Status::Fallback(marker),
+                Ok(Shown::Nothing) => Status::Empty,
                 Err(ClientError::Refused) => Status::Down,
                 Err(ClientError::Silent(reason)) => Status::Silent(reason),
             };
             let now_wanted = wanted.borrow_and_update().clone();
-            let covers = matches!(&status, Status::Serving(marker) | Status::Fallback(marker) if marker.covers(&now_wanted.epoch, now_wanted.n));
+            let covers = status.marker().is_some_and(|marker| marker.covers(&now_wanted.epoch, now_wanted.n));
             self.update(&url, status, asked);
             let waited = now_wanted.since.map_or(LOADING_GRACE * 2, |since| since.elapsed());
             let pause = if covers || waited > LOADING_GRACE * 2 {
@@ -272,10 +279,11 @@ impl Fleet {
             (Status::Serving(_), Status::Serving(_))
             | (Status::Fallback(_), Status::Fallback(_))
             | (_, Status::Unknown) => {}
-            (_, Status::Fallback(marker)) => {
-                warn!(traefik = %url, %marker, "The Traefik at {url} has no routes from etcd, and serves those that we gave it");
-            }
             (_, Status::Serving(marker)) => info!(traefik = %url, %marker, "The Traefik at {url} serves our routes"),
+            (_, Status::Fallback(marker)) => warn!(
+                traefik = %url, %marker,
+                "The Traefik at {url} has no routes from etcd and serves those that we gave it; look whether it reaches etcd"
+            ),
             // What we have just started has nothing until we have sent it.
             (_, Status::Empty) if self.access.key.is_some() => debug!(traefik = %url, "Our Traefik waits for routes"),
             (_, Status::Empty) => warn!(traefik = %url, "The Traefik at {url} is up and has none of our routes"),
@@ -298,7 +306,7 @@ impl Fleet {
                 return true;
             }
             // Those who wait for a fresh answer must hear of it too.
-            !matches!(seen.status, Status::Serving(_) | Status::Fallback(_))
+            seen.status.marker().is_none()
         });
     }
 }
