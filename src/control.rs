@@ -25,8 +25,8 @@ use counts::Counting;
 pub use counts::Counts;
 use delivery::Delivery;
 pub use fallback::{Fallback, Offer};
-use keeper::Keeper;
-pub use keeper::SnapshotState;
+pub use keeper::Kept;
+use keeper::{Keeper, Log};
 use known::Known;
 pub use known::{History, LastKnown};
 use mirror::Mirror;
@@ -119,7 +119,9 @@ pub struct ControlPlane {
     commands: mpsc::Sender<Command>,
     counts: Arc<Counts>,
     known: Arc<Known>,
-    snapshots: Option<Arc<SnapshotState>>,
+    fallback: Arc<Fallback>,
+    snapshots: Option<Arc<Log>>,
+    clock: SharedClock,
 }
 
 impl ControlPlane {
@@ -145,11 +147,12 @@ impl ControlPlane {
         }
         let (known, snapshots) = start_snapshots(lifecycle, &settings, &mirror, &clock);
         mirror::start(&mirror, lifecycle, &store);
+        let fallback = Arc::new(Fallback::new(known.clone(), fleet.clone(), settings.clone()));
         let writer =
-            Writer::new(store.clone(), clock, mirror.clone(), fleet.clone(), settings.clone(), readiness.clone());
+            Writer::new(store.clone(), clock.clone(), mirror.clone(), fleet.clone(), settings.clone(), readiness.clone());
         let stopping = lifecycle.stopping();
         lifecycle.spawn("writer", async move { writer.run(queue, stopping).await });
-        Arc::new(Self { store, settings, mirror, fleet, commands, counts, known, snapshots })
+        Arc::new(Self { store, settings, mirror, fleet, commands, counts, known, fallback, snapshots, clock })
     }
 
     /// The number of routes in this replica's mirror.
@@ -178,16 +181,16 @@ impl ControlPlane {
         self.known.history()
     }
 
-    /// What is to be told of snapshots; `None` if there are none.
+    /// What is to be told of the snapshot; `None` if none is kept.
     #[must_use]
-    pub fn snapshots(&self) -> Option<Arc<SnapshotState>> {
-        self.snapshots.clone()
+    pub fn kept(&self) -> Option<Kept> {
+        self.snapshots.as_ref().map(|log| log.kept(self.clock.now()))
     }
 
     /// What Traefiks are given that ask us because etcd may have nothing for them.
     #[must_use]
     pub fn fallback(&self) -> Arc<Fallback> {
-        Arc::new(Fallback::new(self.known.clone(), self.fleet.clone(), self.settings.clone()))
+        self.fallback.clone()
     }
 
     /// Records a route unless there is one of this prefix, and returns when every live Traefik serves what there is. `true`:
@@ -266,16 +269,16 @@ fn start_snapshots(
     settings: &Settings,
     mirror: &Arc<Mirror>,
     clock: &SharedClock,
-) -> (Arc<Known>, Option<Arc<SnapshotState>>) {
+) -> (Arc<Known>, Option<Arc<Log>>) {
     let Some(folder) = settings.snapshots.clone() else {
         return (Arc::new(Known::new(mirror.clone(), None, clock.clone())), None);
     };
     let found = folder.load();
-    let state = Arc::new(SnapshotState::default());
-    let keeper = Keeper::new(folder, found.as_ref(), mirror.clone(), clock.clone(), state.clone());
+    let log = Arc::new(Log::default());
+    let keeper = Keeper::new(folder, found.as_ref(), mirror.clone(), clock.clone(), log.clone());
     let stopping = lifecycle.stopping();
     lifecycle.spawn("snapshot", async move { keeper.run(stopping).await });
-    (Arc::new(Known::new(mirror.clone(), found, clock.clone())), Some(state))
+    (Arc::new(Known::new(mirror.clone(), found, clock.clone())), Some(log))
 }
 
 /// The names of routes whose records can't be read: their keys in Traefik's tree are left alone.

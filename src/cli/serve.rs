@@ -223,6 +223,7 @@ fn watched(
     child: Option<watch::Receiver<State>>,
 ) -> Sources {
     let (routes, age, traffic) = (control.clone(), activity.clone(), activity.clone());
+    let (kept, fallback) = (control.clone(), config.pages.url.as_ref().map(|_| control.fallback()));
     Sources {
         calls: state.counts(),
         control: control.counts(),
@@ -238,6 +239,8 @@ fn watched(
         }),
         activity_age: Some(Box::new(move || age.age())),
         child_restarts: child.map(|child| Box::new(move || child.borrow().restarts()) as Ask<u64>),
+        kept: Some(Box::new(move || kept.kept())),
+        fallback: fallback.map(|fallback| Box::new(move || fallback.is_offered()) as Ask<bool>),
         traffic: Some(Box::new(move || traffic.traffic())),
     }
 }

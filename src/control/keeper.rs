@@ -26,25 +26,27 @@ const UNCHANGED_INTERVAL: Duration = Duration::from_secs(60);
 /// A folder that can't be written is tried again after this time.
 const AGAIN_AFTER: Duration = Duration::from_secs(10);
 
-/// What is to be told of snapshots at `/metrics`.
+/// What is to be told of the snapshot at `/metrics`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kept {
+    /// The age of the newest one and its size in bytes; `None` if this process has written none.
+    pub newest: Option<(Duration, u64)>,
+    /// How often none could be written.
+    pub failures: u64,
+}
+
+/// What the keeper tells of its work.
 #[derive(Debug, Default)]
-pub struct SnapshotState {
+pub(super) struct Log {
     failures: AtomicU64,
     newest: Mutex<Option<(Timestamp, u64)>>,
 }
 
-impl SnapshotState {
-    /// How often none could be written.
-    #[must_use]
-    pub fn failures(&self) -> u64 {
-        self.failures.load(Ordering::Relaxed)
-    }
-
-    /// The age of the newest one at the time `now`, and its size in bytes; `None` if this process has written none.
-    #[must_use]
-    pub fn newest(&self, now: Timestamp) -> Option<(Duration, u64)> {
+impl Log {
+    pub(super) fn kept(&self, now: Timestamp) -> Kept {
         let newest = *self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-        newest.map(|(taken, bytes)| (since(taken, now), bytes))
+        let newest = newest.map(|(taken, bytes)| (since(taken, now), bytes));
+        Kept { newest, failures: self.failures.load(Ordering::Relaxed) }
     }
 }
 
@@ -53,7 +55,7 @@ pub(super) struct Keeper {
     folder: Arc<Folder>,
     mirror: Arc<Mirror>,
     clock: SharedClock,
-    state: Arc<SnapshotState>,
+    log: Arc<Log>,
     /// The last change in the newest one.
     written: Option<Head>,
     written_at: Option<Instant>,
@@ -71,14 +73,14 @@ impl Keeper {
         found: Option<&Snapshot>,
         mirror: Arc<Mirror>,
         clock: SharedClock,
-        state: Arc<SnapshotState>,
+        log: Arc<Log>,
     ) -> Self {
         Self {
             is_good: folder.newest_is_good(),
             folder: Arc::new(folder),
             mirror,
             clock,
-            state,
+            log,
             written: found.map(|found| found.head.clone()),
             written_at: None,
             highest_revision: found.map_or(0, |found| found.highest_revision.max(found.revision)),
@@ -147,12 +149,12 @@ impl Keeper {
                 if self.failing {
                     info!("Snapshots are written to {} again", self.folder.path().display());
                 }
-                *self.state.newest.lock().unwrap_or_else(PoisonError::into_inner) = Some((taken, bytes));
+                *self.log.newest.lock().unwrap_or_else(PoisonError::into_inner) = Some((taken, bytes));
                 (self.written, self.written_at) = (Some(head), Some(Instant::now()));
                 (self.highest_revision, self.is_good, self.failing) = (highest, true, false);
             }
             Err(error) => {
-                self.state.failures.fetch_add(1, Ordering::Relaxed);
+                self.log.failures.fetch_add(1, Ordering::Relaxed);
                 if !self.failing {
                     warn!(
                         %error,
