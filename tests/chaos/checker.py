@@ -74,37 +74,56 @@ def explain(calls, limits, initial):
     calls = [c for c in calls if c.outcome != NEVER and not (c.kind == "get" and c.outcome != DONE)]
     calls.sort(key=lambda c: c.start)
     must = sum(1 << at for at, c in enumerate(calls) if c.outcome == DONE)
-    end = [limits[id(c)] for c in calls]
     seen = set()
-    stack = [(0, initial, 0.0)]
+    # What is done, the state, the latest begin of what is done, and that of what has written the head.
+    stack = [(0, initial, 0.0, 0.0)]
     best, stuck = -1, []
     while stack:
-        done, state, now = stack.pop()
+        done, state, now, head = stack.pop()
         if done & must == must:
             return None
+        # Of those that begin by the time at which one that must be ends, each may be the next.
+        horizon, open_calls = FOREVER, []
+        at = (~done & (done + 1)).bit_length() - 1
+        while at < len(calls) and calls[at].start <= horizon:
+            call = calls[at]
+            if not done >> at & 1:
+                if call.outcome == DONE:
+                    horizon = min(horizon, call.end)
+                elif limits[id(call)] < now or call.over < head:
+                    # Void by time, or by a call of this same route that wrote the head: it never happened.
+                    done |= 1 << at
+                    at += 1
+                    continue
+                open_calls.append((at, call))
+            at += 1
         if (done, state) in seen:
             continue
         seen.add((done, state))
         if len(seen) > STATES_MAX:
             raise RuntimeError("too many states; make the run shorter")
-        # No call may come before one that ended before it began.
-        horizon = min(c.end for at, c in enumerate(calls) if must >> at & 1 and not done >> at & 1)
-        nexts = []
-        for at, call in enumerate(calls):
-            if call.start > horizon:
-                break
-            if done >> at & 1 or end[at] < now:
-                continue
+        open_calls = [(at, call) for at, call in open_calls if call.start <= horizon]
+        nexts, rushed = [], FOREVER
+        for at, call in open_calls:
             after = _step(call, state)
-            if after is not _step:
-                nexts.append((done | 1 << at, after, max(now, call.start)))
+            if after is _step:
+                continue
+            if call.outcome == PERHAPS:
+                rushed = min(rushed, limits[id(call)])
+            following = done | 1 << at, after, max(now, call.start), max(head, call.start if call.writes_head else 0)
+            nexts.append((call, following))
+        # A get that fits changes nothing, so nothing is lost by taking it at once, unless something gets late by it.
+        fitting = [following for call, following in nexts if call.kind == "get" and call.start <= rushed]
+        if fitting:
+            stack.append(fitting[0])
+            continue
         count = bin(done & must).count("1")
         if count > best:
             best = count
-            stuck = [c for at, c in enumerate(calls) if not done >> at & 1 and c.start <= horizon], state
-        # What must be comes first: the last one pushed is the first one tried.
-        nexts.sort(key=lambda each: bool((each[0] ^ done) & must))
-        stack.extend(nexts)
+            stuck = [call for _, call in open_calls], state
+        # What must be is tried before what perhaps was.
+        nexts.sort(key=lambda each: each[0].outcome == DONE)
+        stack.extend(following for _, following in nexts)
     return stuck
 
 
@@ -137,23 +156,22 @@ def stale(calls, looks, initial):
         if not look.ready or look.status != 200:
             continue
         own = writes.get(look.route, [])
-        acknowledged = [c for c in own if c.outcome == DONE and c.end < look.start]
-        # Who could have written what was seen: (until when it may have taken effect, call).
-        sources = [
-            (limits[id(c)], c)
-            for c in own
-            if c.start < look.end and (c.value if c.kind == "put" else ABSENT) == look.value
-        ]
-        if initial.get(look.route, ABSENT) == look.value:
-            sources.append((-FOREVER, None))
+        # Who could have written what was seen.
+        sources = [c for c in own if c.start < look.end and (c.value if c.kind == "put" else ABSENT) == look.value]
+        from_before = initial.get(look.route, ABSENT) == look.value
         where = f"{look.where} {look.start:.3f}..{look.end:.3f} {look.route} was served by {look.value}"
-        if not sources:
+        if not sources and not from_before:
             found.append(Violation("wrong", f"{where}, which nobody had written"))
             continue
-        newest_start = max((c.start for c in acknowledged), default=-FOREVER)
-        if all(until < newest_start for until, _ in sources):
-            newer = max(acknowledged, key=lambda c: c.start)
-            found.append(Violation("stale", f"{where}, although this was acknowledged before:\n{_tell(newer)}"))
+        acknowledged = [c for c in own if c.outcome == DONE and c.end < look.start]
+        if not acknowledged:
+            continue
+        newest = max(acknowledged, key=lambda c: c.start)
+        newest_head = max((c.start for c in acknowledged if c.writes_head), default=-FOREVER)
+        if all(
+            limits[id(c)] < newest.start or (c.outcome == PERHAPS and c.over < newest_head) for c in sources
+        ):
+            found.append(Violation("stale", f"{where}, although this was acknowledged before:\n{_tell(newest)}"))
     return found
 
 
@@ -204,6 +222,3 @@ def longest_gap(calls, begin, end):
     times = sorted(c.end for c in calls if c.kind != "get" and c.outcome == DONE and begin <= c.end <= end)
     points = [begin, *times, end]
     return max(((later - earlier, earlier) for earlier, later in zip(points, points[1:])), default=(0.0, begin))
-
-
-__all__ = ["PERHAPS", "agreement", "client_errors", "failed_looks", "linearizable", "longest_gap", "stale"]
