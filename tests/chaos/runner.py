@@ -124,6 +124,8 @@ class Runner:
             healed = time.monotonic()
             await asyncio.sleep(0.3)
             await self.rest_and_read(result.violations)
+            if any(f.may_lose for f in faults):
+                await self.second_half(result)
             self.judge(result, faults, disturbed, healed)
             for fault in faults:
                 await fault.clean()
@@ -174,6 +176,22 @@ class Runner:
         self.table = {route: table.get(route, ABSENT) for route in {*routes, *table}}
         traffic.known.update(self.table)
 
+    async def second_half(self, result):
+        """What was acknowledged before the restore may be gone; from here on every promise counts again."""
+        first = self.history
+        self.history = self.traffic.history = History()
+        self.traffic.unanswered.clear()
+        self.initial = dict(self.table)
+        self.traffic.working.set()
+        await asyncio.sleep(1.5)
+        await self.rest_and_read(result.violations)
+        second, self.history = self.history, first
+        self.traffic.settle_unanswered([], time.monotonic())
+        result.violations += checker.linearizable(second.calls, self.initial)
+        result.violations += checker.stale(second.calls, second.looks, self.initial)
+        for name in ("calls", "looks", "events"):
+            getattr(first, name).extend(getattr(second, name))
+
     def judge(self, result, faults, disturbed, healed):
         """Everything that the history says."""
         history, kills = self.history, self.world.kills
@@ -200,6 +218,10 @@ class Runner:
         result.gap = gap
         if len(faults) == 1 and not faults[0].writes_wait and gap > GAP_SECONDS_MAX:
             found.append(Violation("writes stood still", f"for {gap:.1f} s after {after:.3f}"))
+        for fault in faults:
+            found += [Violation("promise", text) for text in fault.complaints]
+            if fault.gap_max and self.world.has_flag(fault.gap_flag) and gap > fault.gap_max:
+                found.append(Violation("writes stood still", f"for {gap:.1f} s after {after:.3f}"))
         may_die = set().union(*(f.sockets() for f in faults))
         for n, when in self.traffic.dead_sockets():
             if n not in may_die:

@@ -78,7 +78,6 @@ class Traffic:
         self.operations = {"done": 0, "first try": 0, "failed": 0}
         self.failed_operations = []
         self.sockets = {}
-        self.keep_fixed = True  # restores may take the root away
 
     def start(self):
         self.tasks = [asyncio.ensure_future(self._write(n)) for n in range(WRITERS)]
@@ -204,26 +203,28 @@ class Traffic:
             await self.working.wait()
             self.under_way += 1
             try:
-                await self._one_write(chance, chance.choice(shared if chance.random() < 0.2 else own))
+                # Three of them have a replica that they begin with.
+                first = number if number < 3 else chance.randrange(3)
+                await self._one_write(chance, chance.choice(shared if chance.random() < 0.2 else own), first)
             finally:
                 self.under_way -= 1
             await asyncio.sleep(WRITE_PAUSE_SECONDS * chance.uniform(0.2, 1.8))
 
-    async def _one_write(self, chance, route):
+    async def _one_write(self, chance, route, first):
         what = chance.random()
         known = self.known.get(route)
         if what < 0.12:
             await self.call("get", route, chance.randrange(3))
         elif what < 0.2 and known:
-            await self.persist("put", route, known)  # the same again
+            await self.persist("put", route, known, first)  # the same again
         elif what < 0.24:
-            await self.persist("put", ROOT, self.known[ROOT])  # the hub's check
+            await self.persist("put", ROOT, self.known[ROOT], first)  # the hub's check
         elif what < 0.5 and (known or what < 0.3):
-            entry = await self.persist("delete", route)
+            entry = await self.persist("delete", route, first=first)
             if entry:
                 self.known[route] = ABSENT
         else:
-            await self.put(route)
+            await self.put(route, first)
 
     async def _list(self):
         while True:

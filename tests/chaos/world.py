@@ -193,7 +193,7 @@ class World:
             "--initial-advertise-peer-urls", f"http://{LOOPBACK}:{self.peer_link[n]}",
             "--initial-cluster", members, "--initial-cluster-token", "chaos",
             "--initial-cluster-state", self.cluster_state, "--quota-backend-bytes", ETCD_QUOTA_BYTES,
-            "--log-level", "warn",
+            "--auto-compaction-mode", "revision", "--auto-compaction-retention", 2000, "--log-level", "warn",
         ])  # fmt: skip
 
     def settings(self, n):
@@ -213,10 +213,18 @@ class World:
         ]  # fmt: skip
         if self.has_flag("--snapshot-dir"):
             command += ["--snapshot-dir", self.folder / f"pointsman-{n}" / "snapshot"]
+        if self.has_flag("--own-root-key"):
+            command += ["--own-root-key"]
         environment = {"CONFIGPROXY_AUTH_TOKEN": self.token}
         if self.clock_shim:
-            environment |= {"LD_PRELOAD": str(self.clock_shim), "CHAOS_CLOCK": str(self.clock_file(n))}
+            self.clock_file(n).parent.mkdir(parents=True, exist_ok=True)
+            self.clock_file(n).write_bytes(bytes(8))
+            environment.update(LD_PRELOAD=str(self.clock_shim), CHAOS_CLOCK=str(self.clock_file(n)))
         self._child("pointsman", n, command, environment)
+
+    def helper(self, name, command):
+        """A program that does harm for a fault; it ends with us at the latest."""
+        return Child(name, command, self.logs / f"{name}.log", env=plain_environment(), cwd=self.folder).start()
 
     def clock_file(self, n):
         """Where a Pointsman with the clock's shim finds by how many seconds its clock is wrong."""
