@@ -8,7 +8,7 @@ from .child import PartFailed
 from .parts import status_of
 
 DRAIN_SECONDS = 1.5
-WELL_AGAIN_SECONDS = 40
+WELL_AGAIN_SECONDS = 15
 
 HELP = """\
   kill PART      end it as a power cut would (kill -9)
@@ -109,8 +109,14 @@ class Menu:
         if self.cluster.children[name].is_running():
             frozen = self.cluster.is_stopped(name)
             raise Refused(f"{name} " + (f"is frozen; `cont {name}` lets it go on." if frozen else "runs."))
-        self._bring_back(name)
-        self.screen.say(f"{name} is back, and well.")
+        self.cluster.start_part(name)
+        self.taken_away.discard(name)
+        try:
+            self.cluster.wait_until_well(name, WELL_AGAIN_SECONDS)
+            self.screen.say(f"{name} is back, and well.")
+        except PartFailed:
+            # Perhaps others that it needs are away: then it is well once they are.
+            self.screen.say(f"{name} runs, and is not well yet: {self._state(name)}")
 
     def restart(self, name):
         self._running(name)
@@ -127,11 +133,6 @@ class Menu:
         if not child.is_running():
             raise Refused(f"{name} isn't running. `start {name}` brings it back.")
         return child
-
-    def _bring_back(self, name):
-        self.cluster.start_part(name)
-        self.taken_away.discard(name)
-        self.cluster.wait_until_well(name, WELL_AGAIN_SECONDS)
 
     def _restart(self, name):
         """As an administrator does it: no new connections, then the end, then connections again once it is well."""
