@@ -10,6 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 use crate::clock::SharedClock;
 use crate::lifecycle::{Lifecycle, Readiness};
@@ -126,6 +127,7 @@ impl ControlPlane {
             lifecycle.spawn("delivery", async move { delivery.run(stopping).await });
         }
         mirror::start(&mirror, lifecycle, &store);
+        lifecycle.spawn("epoch", tell_epoch(mirror.clone(), fleet.clone(), lifecycle.stopping()));
         let writer =
             Writer::new(store.clone(), clock, mirror.clone(), fleet.clone(), settings.clone(), readiness.clone());
         let stopping = lifecycle.stopping();
@@ -215,6 +217,20 @@ impl Routes for ControlPlane {
     async fn list(&self) -> Result<Vec<Arc<Route>>, ControlError> {
         self.catch_up().await?;
         Ok(self.mirror.read().table.iter().cloned().collect())
+    }
+}
+
+/// Tells the fleet in which epoch the store is: markers of others are older.
+async fn tell_epoch(mirror: Arc<Mirror>, fleet: Arc<Fleet>, stopping: CancellationToken) {
+    let mut changed = mirror.subscribe();
+    loop {
+        changed.mark_unchanged();
+        if let Some(head) = &mirror.read().head {
+            fleet.store_has(&head.epoch);
+        }
+        if !matches!(stopping.run_until_cancelled(changed.changed()).await, Some(Ok(()))) {
+            return;
+        }
     }
 }
 

@@ -8,6 +8,7 @@ pub mod dynamic_file;
 pub mod fixed;
 pub mod fleet;
 pub mod folder;
+pub mod lag;
 pub mod marker;
 pub mod name;
 pub mod plan;
