@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use pointsman::store::follow::{Follower, Update};
 use pointsman::store::{Event, SharedStore};
-use pointsman::traefik::fixed::{MARKER_HEADER, MARKER_KEY};
+use pointsman::traefik::fixed::{MARKER_HEADER, MARKER_KEY, MARKER_MIDDLEWARE};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -29,12 +29,18 @@ pub(crate) struct FakeTraefik {
 
 impl FakeTraefik {
     pub(crate) async fn start(store: SharedStore, root_key: &str) -> Self {
+        Self::start_as(store, root_key, "etcd").await
+    }
+
+    /// The same, where the tree comes by this provider.
+    pub(crate) async fn start_as(store: SharedStore, root_key: &str, provider: &'static str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("an address")).parse().expect("a URL");
         let serving: Arc<Mutex<Keys>> = Arc::default();
         let held = watch::Sender::new(false);
         let mut tasks = JoinSet::new();
-        let app = Router::new().route("/api/http/middlewares/{name}", get(marker)).with_state(serving.clone());
+        let app =
+            Router::new().route("/api/http/middlewares/{name}", get(marker)).with_state((serving.clone(), provider));
         tasks.spawn(async move { axum::serve(listener, app).await.expect("serves") });
         let prefix = format!("{root_key}/");
         let (mut hold, shown) = (held.subscribe(), serving.clone());
@@ -82,8 +88,11 @@ impl FakeTraefik {
     }
 }
 
-async fn marker(State(keys): State<Arc<Mutex<Keys>>>, Path(name): Path<String>) -> Response {
-    if !name.ends_with("@etcd") {
+async fn marker(
+    State((keys, provider)): State<(Arc<Mutex<Keys>>, &'static str)>,
+    Path(name): Path<String>,
+) -> Response {
+    if name != format!("{MARKER_MIDDLEWARE}@{provider}") {
         return StatusCode::NOT_FOUND.into_response();
     }
     match keys.lock().expect("not poisoned").get(MARKER_KEY) {
