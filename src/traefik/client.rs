@@ -11,6 +11,7 @@ use serde::Deserialize;
 use url::Url;
 
 use super::dynamic_file::KEY_HEADER;
+use super::fallback;
 use super::fixed::{MARKER_HEADER, MARKER_MIDDLEWARE};
 use super::marker::Marker;
 
@@ -41,7 +42,7 @@ impl Access {
     /// Traefiks that read from etcd, and whose private entry point is open to us.
     #[must_use]
     pub fn etcd() -> Self {
-        Self { provider: "etcd", fallback: Some("http"), key: None }
+        Self { provider: "etcd", fallback: Some(fallback::PROVIDER), key: None }
     }
 
     /// Traefiks that get their routes pushed, through a private entry point with this key.

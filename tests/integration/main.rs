@@ -42,6 +42,7 @@ mod flags_tls;
 mod forward;
 mod laggards;
 mod laggards_fleet;
+mod last_known_good;
 mod store_auth;
 mod store_contract;
 mod store_embedded;
