@@ -15,6 +15,8 @@ pub(super) const LOADING_GRACE: Duration = Duration::from_secs(5);
 pub(super) struct Change<'a> {
     pub(super) epoch: &'a str,
     pub(super) n: u64,
+    /// Somebody is told that it is served.
+    pub(super) answers: bool,
 }
 
 /// What all Traefiks have to say to a change.
@@ -96,7 +98,9 @@ impl Fleet {
         if !verdict.behind.iter().all(may_go_on) {
             return result;
         }
-        watch.go_on_without(verdict.behind.iter().map(|(url, _)| url.as_str()), change.epoch, change.n, now);
+        if change.answers {
+            watch.go_on_without(verdict.behind.iter().map(|(url, _)| url.as_str()), change.epoch, change.n, now);
+        }
         Ok(())
     }
 }
@@ -121,7 +125,7 @@ mod tests {
     }
 
     fn result<const N: usize>(all: [Seen; N], start: Instant, now: Instant) -> Result<(), String> {
-        behind(&of(all), Change { epoch: "e", n: 7 }, start, now).result()
+        behind(&of(all), Change { epoch: "e", n: 7, answers: true }, start, now).result()
     }
 
     #[test]
@@ -154,7 +158,7 @@ mod tests {
     fn an_old_look_is_no_evidence() {
         let t = Instant::now();
         let all = of([serving(7, t)]);
-        let at = |now| behind(&all, Change { epoch: "e", n: 7 }, t, now).serving_now;
+        let at = |now| behind(&all, Change { epoch: "e", n: 7, answers: true }, t, now).serving_now;
         assert_eq!((at(t + EVIDENCE_MAX), at(t + EVIDENCE_MAX + MS)), (1, 0));
     }
 }

@@ -69,7 +69,9 @@ impl System {
         flags.extend(self.shared.iter().cloned());
         flags.extend(more.iter().map(|flag| (*flag).to_owned()));
         let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-        let server = Server::start(&flags, &[("CONFIGPROXY_AUTH_TOKEN", TOKEN)], self.folder.path()).await;
+        // Each has a folder, and a log, of its own.
+        let folder = tempfile::tempdir_in(self.folder.path()).expect("a folder").keep();
+        let server = Server::start(&flags, &[("CONFIGPROXY_AUTH_TOKEN", TOKEN)], &folder).await;
         Pointsman { server, http: reqwest::Client::builder().no_proxy().build().expect("a client") }
     }
 
