@@ -1,7 +1,9 @@
-//! The checkpoint in the store: followed, merged by maximum, and written when it is time and something has moved.
+//! The checkpoint in the store: written by the one replica that looks, followed by all, and merged by maximum.
 //!
-//! No replica leads. Whoever finds that nobody has written for a while does it, under guards on what it has read; a
-//! replica that loses merges what the other has written, and waits for its next turn.
+//! Every write of the checkpoint carries the guard of the lease, so that a replica that has lost it without knowing changes
+//! nothing, and guards on what it has read, so that nothing is moved back. With it goes the key `looked`, whose changes tell
+//! the others that somebody looks. What a replica without the lease knows beyond the checkpoint (routes were posted there,
+//! or it has lost the lease before it could write) it tells in a key of its own below `note/`, until the checkpoint has it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,18 +13,30 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::checkpoint::{CHUNKS, Chunk, Life, chunk_number, chunk_of};
+use super::checkpoint::{self, CHUNKS, Chunk, LOOKED, Life, NOTES, chunk_number, chunk_of};
 use super::{Activity, Settings};
+use crate::route::{RouteSpec, RouteTable};
 use crate::store::follow::{Follower, Update};
-use crate::store::{Commit, Event, Guard, KeyValue, Op, Revision, SharedStore, Txn};
+use crate::store::lease::Held;
+use crate::store::{Commit, Event, Guard, KeyValue, Op, Revision, SharedStore, StoreError, Txn};
 
 /// How long the store may take for the last checkpoint, at a stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
+
+/// So many routes fit in a note; the others have their turn when these are in the checkpoint.
+const NOTED_MAX: usize = 10_000;
+
+/// So many notes are cleared away with one checkpoint.
+const CLEARED_MAX: usize = 16;
+
+/// What is heard so soon after the store could not be followed may have been said long ago.
+const BACKLOG: Duration = Duration::from_secs(1);
 
 /// Knows what the store holds.
 pub(super) struct Keeper {
     store: SharedStore,
     prefix: String,
+    note_key: String,
     interval: Duration,
     activity: Arc<Activity>,
     kept: Mutex<Kept>,
@@ -33,8 +47,13 @@ struct Kept {
     /// Whether the checkpoint has been read.
     loaded: bool,
     chunks: [KeptChunk; CHUNKS],
-    /// When somebody last wrote, as far as we have heard, or tried to.
+    /// What replicas without the lease have told, by key.
+    notes: BTreeMap<String, BTreeMap<Box<str>, i64>>,
+    /// When we last wrote, or tried to.
     written: Option<Instant>,
+    /// Until then, what is heard may be old.
+    backlog_until: Option<Instant>,
+    lost: bool,
 }
 
 #[derive(Default)]
@@ -47,6 +66,8 @@ struct KeptChunk {
 pub(super) struct Latest {
     /// Up to here every Traefik has been looked at, in milliseconds since 1970.
     pub(super) looked_ms: i64,
+    /// The time to the next look, if this one was whole.
+    pub(super) next_look: Option<Duration>,
     /// When each route of the table was last used, by name, if it was since its POST.
     pub(super) routes: HashMap<Box<str>, i64>,
     /// Good answers by Traefik and route.
@@ -56,48 +77,97 @@ pub(super) struct Latest {
 impl Keeper {
     pub(super) fn new(store: SharedStore, settings: &Settings, activity: Arc<Activity>) -> Self {
         let (prefix, interval) = (settings.prefix.clone(), settings.checkpoint_interval);
-        Self { store, prefix, interval, activity, kept: Mutex::default() }
+        let mut name = [0; 8];
+        // Two replicas of one name would only clear away each other's notes, and write them again.
+        let _ = aws_lc_rs::rand::fill(&mut name);
+        let note_key = format!("{prefix}{NOTES}{:016x}", u64::from_ne_bytes(name));
+        Self { store, prefix, note_key, interval, activity, kept: Mutex::default() }
     }
 
     /// Follows what any replica writes, until the stop.
     pub(super) async fn follow(self: Arc<Self>, stopping: CancellationToken) {
         let mut follower = Follower::new(self.store.clone(), self.prefix.clone());
         while let Some(update) = stopping.run_until_cancelled(follower.next()).await {
-            match update {
-                Update::Reset(listing) => {
-                    self.lock().chunks = Default::default();
-                    listing.entries.into_iter().for_each(|entry| self.put(entry));
-                    self.lock().loaded = true;
+            self.see(update);
+        }
+    }
+
+    fn see(&self, update: Update) {
+        let changes = match update {
+            // What is seen at Traefik, if we look, is enough to go on with.
+            Update::Lost(error) => {
+                self.lock().lost = true;
+                return debug!(%error, "The times of activity can't be followed: {error}");
+            }
+            Update::Reset(listing) => {
+                {
+                    let mut kept = self.lock();
+                    (kept.chunks, kept.notes) = Default::default();
                 }
-                Update::Changes(changes) => {
-                    if !changes.events.is_empty() {
-                        self.lock().written = Some(Instant::now());
-                    }
-                    for event in changes.events {
-                        match event {
-                            Event::Put(entry) => self.put(entry),
-                            Event::Delete { key } => {
-                                if let Some(number) = self.number(&key) {
-                                    self.lock().chunks[number] = KeptChunk::default();
-                                }
-                            }
-                        }
+                self.put_all(listing.entries);
+                self.lock().loaded = true;
+                Vec::new()
+            }
+            Update::Changes(changes) => changes.events,
+        };
+        {
+            let mut kept = self.lock();
+            if std::mem::take(&mut kept.lost) {
+                kept.backlog_until = Some(Instant::now() + BACKLOG);
+            }
+        }
+        for event in changes {
+            match event {
+                Event::Put(entry) if entry.key.strip_prefix(&self.prefix) == Some(LOOKED) => self.heard(&entry.value),
+                Event::Put(entry) => self.put(entry),
+                Event::Delete { key } => {
+                    let mut kept = self.lock();
+                    kept.notes.remove(&key);
+                    if let Some(number) = self.number(&key) {
+                        kept.chunks[number] = KeptChunk::default();
                     }
                 }
-                // What is seen at Traefik is enough to go on with.
-                Update::Lost(error) => debug!(%error, "The times of activity can't be followed: {error}"),
             }
         }
     }
 
+    /// Whoever has the lease has looked at everything.
+    fn heard(&self, value: &[u8]) {
+        let is_old = self.lock().backlog_until.is_some_and(|until| Instant::now() < until);
+        match str::from_utf8(value).ok().and_then(checkpoint::next_look) {
+            Some(next_look) if !is_old => self.activity.looked(next_look),
+            _ => {}
+        }
+    }
+
+    fn put_all(&self, entries: Vec<KeyValue>) {
+        entries.into_iter().for_each(|entry| self.put(entry));
+    }
+
     fn put(&self, entry: KeyValue) {
-        let Some(number) = self.number(&entry.key) else { return };
-        let chunk = String::from_utf8(entry.value).ok().and_then(|text| Chunk::decode(&text)).unwrap_or_else(|| {
+        let decoded = || String::from_utf8(entry.value.clone()).ok().and_then(|text| Chunk::decode(&text));
+        let below = entry.key.strip_prefix(&self.prefix).unwrap_or_default();
+        if below.starts_with(NOTES) {
+            let routes = decoded().unwrap_or_default().routes;
+            self.merge(&routes);
+            self.lock().notes.insert(entry.key, routes);
+            return;
+        }
+        let Some(number) = chunk_number(below) else { return };
+        let chunk = decoded().unwrap_or_else(|| {
             warn!(key = %entry.key, "The times of activity in {} can't be read; they are written anew", entry.key);
             Chunk::default()
         });
-        self.activity.merge(chunk.routes.iter().map(|(name, at_ms)| (&**name, *at_ms)));
-        self.lock().chunks[number] = KeptChunk { revision: entry.mod_revision, chunk };
+        self.merge(&chunk.routes);
+        let kept = &mut self.lock().chunks[number];
+        // What we have read or written ourselves may be newer than what the watch tells.
+        if kept.revision <= entry.mod_revision {
+            *kept = KeptChunk { revision: entry.mod_revision, chunk };
+        }
+    }
+
+    fn merge(&self, routes: &BTreeMap<Box<str>, i64>) {
+        self.activity.merge(routes.iter().map(|(name, at_ms)| (&**name, *at_ms)));
     }
 
     fn number(&self, key: &str) -> Option<usize> {
@@ -109,10 +179,27 @@ impl Keeper {
         self.lock().loaded
     }
 
+    /// Reads the checkpoint as it is now: whoever has taken the lease sees all that those before him have written, for
+    /// they can't write any more.
+    pub(super) async fn load(&self) -> Result<(), StoreError> {
+        let listing = self.store.list(&self.prefix).await?;
+        self.put_all(listing.entries);
+        Ok(())
+    }
+
+    /// Merges once more what is kept: routes that were not in our table then may be there now.
+    pub(super) fn remember(&self) {
+        let kept = self.lock();
+        kept.chunks.iter().for_each(|kept| self.merge(&kept.chunk.routes));
+        kept.notes.values().for_each(|routes| self.merge(routes));
+    }
+
     /// Up to when somebody has looked at every Traefik, in milliseconds since 1970; and what was kept of this life.
     pub(super) fn before(&self, life: &Life) -> (i64, Option<HashMap<Box<str>, u64>>) {
         let kept = self.lock();
         let chunks = || kept.chunks.iter().map(|kept| &kept.chunk);
+        // Not what `looked` says: a Traefik that has begun between this and that stands in no chunk, and all that it has
+        // counted came after the last chunk.
         let looked_ms = chunks().map(|chunk| chunk.looked_ms).filter(|at| *at > 0).max().unwrap_or(i64::MAX);
         let known = chunks().any(|chunk| chunk.lives.contains_key(life));
         let good = known.then(|| {
@@ -122,7 +209,7 @@ impl Keeper {
         (looked_ms, good)
     }
 
-    /// Whether nobody has written for an interval, so that it is our turn: the caller calls `write` then.
+    /// Whether we have not written for an interval: the caller calls `write` then.
     pub(super) fn is_due(&self) -> bool {
         let mut kept = self.lock();
         let due = kept.loaded && kept.written.is_none_or(|written| written.elapsed() >= self.interval);
@@ -133,64 +220,132 @@ impl Keeper {
     }
 
     /// Writes what has moved, now, for we stop.
-    pub(super) async fn write_last(&self, latest: &Latest) {
-        if self.is_loaded() && timeout(STOP_PATIENCE, self.write(latest)).await.is_err() {
+    pub(super) async fn write_last(&self, held: &Held, latest: &Latest) {
+        if self.is_loaded() && timeout(STOP_PATIENCE, self.write(held, latest)).await.is_err() {
             warn!("The last times of activity could not be written within {} s", STOP_PATIENCE.as_secs());
         }
     }
 
-    /// Writes what has moved.
-    pub(super) async fn write(&self, latest: &Latest) {
-        let txn = self.transaction(latest);
+    /// Writes what has moved, if we have the lease still.
+    pub(super) async fn write(&self, held: &Held, latest: &Latest) {
+        let (txn, chunks) = self.transaction(held, latest);
         if txn.ops.is_empty() {
             return;
         }
         match self.store.commit(txn).await {
-            Ok(Commit::Done(_)) => {}
-            Ok(Commit::Conflict(_)) => debug!("Another replica wrote the times of activity"),
+            Ok(Commit::Done(revision)) => {
+                let mut kept = self.lock();
+                for (at, chunk) in chunks {
+                    if kept.chunks[at].revision < revision {
+                        kept.chunks[at] = KeptChunk { revision, chunk };
+                    }
+                }
+            }
+            Ok(Commit::Conflict(_)) => debug!("Another replica has written the times of activity"),
             Err(error) => warn!(%error, "The times of activity can't be written: {error}; trying again"),
         }
     }
 
-    /// The chunks in which something has moved, as many as fit in one transaction.
-    fn transaction(&self, latest: &Latest) -> Txn {
+    /// The chunks in which something has moved, as many as fit in one transaction; and where they go.
+    fn transaction(&self, held: &Held, latest: &Latest) -> (Txn, Vec<(usize, Chunk)>) {
         let limits = self.store.limits();
-        let mut chunks: [Chunk; CHUNKS] = std::array::from_fn(|_| Chunk {
-            looked_ms: latest.looked_ms,
-            lives: latest.lives.keys().map(|life| (life.clone(), HashMap::new())).collect(),
-            ..Chunk::default()
-        });
-        for (name, at_ms) in &latest.routes {
-            chunks[chunk_of(name)].routes.insert(name.clone(), *at_ms);
-        }
-        for (life, answers) in &latest.lives {
-            for (name, good) in answers {
-                if let Some(into) = chunks[chunk_of(name)].lives.get_mut(life) {
-                    into.insert(name.clone(), *good);
-                }
-            }
-        }
+        let mut chunks = chunks_of(latest);
         let kept = self.lock();
+        let mut txn = Txn::default();
+        if let Some(guard) = held.guard() {
+            txn.guards.push(guard);
+            txn.ops.extend(latest.next_look.map(|next_look| Op::Put {
+                key: format!("{}{LOOKED}", self.prefix),
+                value: checkpoint::looked(latest.looked_ms, next_look).into_bytes(),
+            }));
+            // What they tell was merged when they came. One that is written anew meanwhile is cleared away unread: whoever
+            // wrote it sees that, and tells it again.
+            let notes = kept.notes.keys().take(CLEARED_MAX);
+            txn.ops.extend(notes.map(|key| Op::Delete { key: key.clone() }));
+        }
         let mut order: Vec<usize> =
             (0..CHUNKS).filter(|at| chunks[*at].routes != kept.chunks[*at].chunk.routes).collect();
         order.sort_by_key(|at| kept.chunks[*at].revision);
-        let (mut txn, mut bytes) = (Txn::default(), 0);
+        let (mut put, mut bytes) = (Vec::new(), txn.ops.len() * (self.note_key.len() + 64));
         for at in order {
             let (key, value) = (format!("{}{at}", self.prefix), chunks[at].encode().into_bytes());
             bytes += 2 * key.len() + value.len();
             // Those that are left have their turn next time, for they are the oldest then.
-            if !txn.ops.is_empty() && (bytes > limits.bytes_max || txn.ops.len() == limits.ops_max) {
+            if !put.is_empty() && (bytes > limits.bytes_max || txn.ops.len() == limits.ops_max) {
                 break;
             }
             txn.guards.push(Guard { key: key.clone(), mod_revision: kept.chunks[at].revision });
             txn.ops.push(Op::Put { key, value });
+            put.push((at, std::mem::take(&mut chunks[at])));
         }
-        txn
+        (txn, put)
+    }
+
+    /// Tells what we know beyond the checkpoint, for we don't have the lease and can't write it there.
+    pub(super) async fn note(&self, table: &RouteTable, names: &HashMap<RouteSpec, Box<str>>) {
+        let routes = self.untold(table, names);
+        if routes.is_empty() || !self.is_loaded() {
+            return;
+        }
+        let chunk = Chunk { routes, ..Chunk::default() };
+        let put = Op::Put { key: self.note_key.clone(), value: chunk.encode().into_bytes() };
+        match self.store.commit(Txn { guards: Vec::new(), ops: vec![put] }).await {
+            Ok(_) => drop(self.lock().notes.insert(self.note_key.clone(), chunk.routes)),
+            Err(error) => debug!(%error, "Uses of routes can't be told to the other replicas: {error}; trying again"),
+        }
+    }
+
+    /// The same, now, for we stop.
+    pub(super) async fn note_last(&self, table: &RouteTable, names: &HashMap<RouteSpec, Box<str>>) {
+        let _ = timeout(STOP_PATIENCE, self.note(table, names)).await;
+    }
+
+    /// What nobody has been told; with what stands in our note, if there is any of it, for that is written anew.
+    fn untold(&self, table: &RouteTable, names: &HashMap<RouteSpec, Box<str>>) -> BTreeMap<Box<str>, i64> {
+        // The same order as elsewhere: first ours, then that of what is known.
+        let kept = self.lock();
+        let known = self.activity.read();
+        let beyond = |notes: &dyn Fn(&str) -> bool| {
+            let mut found = BTreeMap::new();
+            for route in table.iter() {
+                let Some(name) = names.get(&route.spec) else { continue };
+                let Some(at_ms) = known.last.get(name) else { continue };
+                let in_chunk = kept.chunks[chunk_of(name)].chunk.routes.get(name);
+                let in_notes = kept.notes.iter().filter(|(key, _)| notes(key)).filter_map(|(_, routes)| routes.get(name));
+                // A route was used at its POST; all know that from its record.
+                let told = in_notes.chain(in_chunk).copied().fold(route.created.as_millisecond(), i64::max);
+                if *at_ms > told && found.len() < NOTED_MAX {
+                    found.insert(name.clone(), *at_ms);
+                }
+            }
+            found
+        };
+        if beyond(&|_| true).is_empty() { BTreeMap::new() } else { beyond(&|key| key != self.note_key) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What is to be kept, as it is spread over the keys.
+fn chunks_of(latest: &Latest) -> [Chunk; CHUNKS] {
+    let mut chunks: [Chunk; CHUNKS] = std::array::from_fn(|_| Chunk {
+        looked_ms: latest.looked_ms,
+        lives: latest.lives.keys().map(|life| (life.clone(), HashMap::new())).collect(),
+        ..Chunk::default()
+    });
+    for (name, at_ms) in &latest.routes {
+        chunks[chunk_of(name)].routes.insert(name.clone(), *at_ms);
+    }
+    for (life, answers) in &latest.lives {
+        for (name, good) in answers {
+            if let Some(into) = chunks[chunk_of(name)].lives.get_mut(life) {
+                into.insert(name.clone(), *good);
+            }
+        }
+    }
+    chunks
 }
 
 #[cfg(test)]

@@ -218,7 +218,7 @@ fn watched(
     fleet: Arc<Fleet>,
     child: Option<watch::Receiver<State>>,
 ) -> Sources {
-    let (routes, age, traffic) = (control.clone(), activity.clone(), activity.clone());
+    let (routes, age, holder, traffic) = (control.clone(), activity.clone(), activity.clone(), activity.clone());
     Sources {
         calls: state.counts(),
         control: control.counts(),
@@ -233,6 +233,7 @@ fn watched(
             counts
         }),
         activity_age: Some(Box::new(move || age.age())),
+        activity_holder: Some(Box::new(move || holder.is_holder())),
         child_restarts: child.map(|child| Box::new(move || child.borrow().restarts()) as Ask<u64>),
         traffic: Some(Box::new(move || traffic.traffic())),
     }
