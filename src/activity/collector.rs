@@ -251,11 +251,7 @@ impl Collector {
     }
 
     /// What was counted since the last look, or, by whoever looked before us, since the checkpoint.
-    fn count(
-        &mut self,
-        looks: Vec<Look>,
-        complaints: &mut BTreeMap<String, String>,
-    ) -> HashMap<String, Counted> {
+    fn count(&mut self, looks: Vec<Look>, complaints: &mut BTreeMap<String, String>) -> HashMap<String, Counted> {
         let mut counted = HashMap::new();
         for Look { url, counters } in looks {
             match counters {

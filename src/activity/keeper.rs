@@ -311,7 +311,8 @@ impl Keeper {
                 let Some(name) = names.get(&route.spec) else { continue };
                 let Some(at_ms) = known.last.get(name) else { continue };
                 let in_chunk = kept.chunks[chunk_of(name)].chunk.routes.get(name);
-                let in_notes = kept.notes.iter().filter(|(key, _)| notes(key)).filter_map(|(_, routes)| routes.get(name));
+                let in_notes =
+                    kept.notes.iter().filter(|(key, _)| notes(key)).filter_map(|(_, routes)| routes.get(name));
                 // A route was used at its POST; all know that from its record.
                 let told = in_notes.chain(in_chunk).copied().fold(route.created.as_millisecond(), i64::max);
                 if *at_ms > told && found.len() < NOTED_MAX {
@@ -352,9 +353,14 @@ fn chunks_of(latest: &Latest) -> [Chunk; CHUNKS] {
 mod tests {
     use std::sync::RwLock;
 
+    use jiff::Timestamp;
+
     use super::*;
     use crate::clock::SystemClock;
+    use crate::lifecycle::Lifecycle;
+    use crate::route::{Route, RouteData, Target};
     use crate::store::Store as _;
+    use crate::store::lease::{Contender, Step, Tenure, Times};
     use crate::store::memory::MemoryStore;
     use crate::traefik::name;
     use crate::traefik::rule::Space;
@@ -362,7 +368,13 @@ mod tests {
     fn keeper(store: &MemoryStore) -> Arc<Keeper> {
         let (known, clock) = (RwLock::default(), Arc::new(SystemClock));
         let activity = Arc::new(Activity { known, clock, space: Space::Paths });
-        Arc::new(Keeper::new(Arc::new(store.clone()), &Settings::new("p", Space::Paths), activity))
+        let settings = Settings::new("p", Space::Paths).alone();
+        Arc::new(Keeper::new(Arc::new(store.clone()), &settings, activity))
+    }
+
+    /// What somebody has who is alone.
+    fn alone() -> Held {
+        Tenure::alone().held().expect("always")
     }
 
     /// So many routes, the first of them used at `at_ms` and the others at 1.
@@ -371,7 +383,8 @@ mod tests {
         let good = names.iter().map(|name| (name.clone(), 7)).collect();
         let mut routes: HashMap<Box<str>, i64> = names.iter().map(|name| (name.clone(), 1)).collect();
         routes.insert(names[0].clone(), at_ms);
-        Latest { looked_ms: at_ms, routes, lives: BTreeMap::from([(("http://t".to_owned(), 5), good)]) }
+        let lives = BTreeMap::from([(("http://t".to_owned(), 5), good)]);
+        Latest { looked_ms: at_ms, next_look: Some(Duration::from_secs(10)), routes, lives }
     }
 
     async fn heard(keeper: &Keeper, revision: Revision) {
@@ -380,36 +393,127 @@ mod tests {
         }
     }
 
+    /// Keepers that follow, as long as the lifecycle goes on.
+    async fn followed<const N: usize>(store: &MemoryStore) -> (Lifecycle, [Arc<Keeper>; N]) {
+        let (lifecycle, keepers) = (Lifecycle::new(), std::array::from_fn(|_| keeper(store)));
+        for keeper in &keepers {
+            lifecycle.spawn("follow", keeper.clone().follow(lifecycle.stopping()));
+            while !keeper.is_loaded() {
+                tokio::task::yield_now().await;
+            }
+        }
+        (lifecycle, keepers)
+    }
+
+    async fn size(store: &MemoryStore, below: &str) -> usize {
+        store.list(below).await.expect("memory").entries.len()
+    }
+
     #[tokio::test]
     async fn all_that_moved_goes_in_one_transaction_and_only_that() {
-        let (store, lifecycle) = (MemoryStore::new(), crate::lifecycle::Lifecycle::new());
-        let (writer, reader, stopping) = (keeper(&store), keeper(&store), lifecycle.stopping());
-        lifecycle.spawn("writer", writer.clone().follow(stopping.clone()));
-        lifecycle.spawn("reader", reader.clone().follow(stopping));
-        while !writer.is_loaded() || !reader.is_loaded() {
-            tokio::task::yield_now().await;
-        }
+        let store = MemoryStore::new();
+        let (lifecycle, [writer, reader]) = followed(&store).await;
         let begun = store.revision();
         assert!(writer.is_due() && !writer.is_due(), "a turn is taken once");
-        writer.write(&latest(5000, 1)).await;
+        writer.write(&alone(), &latest(5000, 1)).await;
         assert_eq!(store.revision(), begun + 1, "one transaction");
         let bytes: usize = store.list("p/activity/").await.expect("memory").entries.iter().map(|e| e.value.len()).sum();
         assert!(bytes < 200_000, "{bytes} bytes for 5,000 users");
-        heard(&writer, begun + 1).await;
         heard(&reader, begun + 1).await;
-        assert!(!reader.is_due(), "somebody has just written");
-        writer.write(&latest(5000, 1)).await;
+        writer.write(&alone(), &latest(5000, 1)).await;
         assert_eq!(store.revision(), begun + 1, "nothing has moved");
-        writer.write(&latest(5000, 2)).await;
+        writer.write(&alone(), &latest(5000, 2)).await;
         let changed = store.list("p/activity/").await.expect("memory").entries;
         assert_eq!(changed.iter().filter(|entry| entry.mod_revision == begun + 2).count(), 1, "one chunk");
         // Whoever has not heard of it loses, and what was written stays.
-        keeper(&store).write(&latest(1, 9)).await;
+        keeper(&store).write(&alone(), &latest(1, 9)).await;
         assert_eq!(store.revision(), begun + 2);
         heard(&reader, begun + 2).await;
         assert_eq!(reader.before(&("http://t".to_owned(), 5)).1.expect("it is kept").len(), 5000);
         let first = name::route("/user/0");
         assert_eq!(reader.activity.read().last[first.as_str()], 2);
+        assert_eq!(size(&store, "p/activity/looked").await, 0, "nobody is told who is not there");
+        lifecycle.stop();
+        assert_eq!(lifecycle.finished().await, Ok(()));
+    }
+
+    /// Somebody takes the lease, whoever had it.
+    async fn take(store: &MemoryStore) -> Held {
+        let mut contender = Contender::new("p/activity/lease", Times { ttl: Duration::ZERO, ..Times::default() });
+        let now = Instant::now();
+        contender.see(Update::Reset(store.list("p/activity/lease").await.expect("memory")), now);
+        let Step::Ask(txn) = contender.step(now) else { panic!("nothing to wait for") };
+        contender.answered(store.commit(txn).await, now, now);
+        contender.held().expect("it is taken")
+    }
+
+    #[tokio::test]
+    async fn who_has_lost_the_lease_writes_nothing_and_who_has_it_is_heard() {
+        let store = MemoryStore::new();
+        let (lifecycle, [old, new]) = followed(&store).await;
+        let first = take(&store).await;
+        old.write(&first, &latest(3, 5)).await;
+        while new.activity.age().is_none() {
+            tokio::task::yield_now().await;
+        }
+        let second = take(&store).await;
+        new.load().await.expect("memory");
+        assert_eq!(new.activity.read().last[name::route("/user/0").as_str()], 5, "all that was written is known");
+        let before = store.revision();
+        old.write(&first, &latest(3, 6)).await;
+        assert_eq!(store.revision(), before, "not even by one who knows all chunks");
+        new.write(&second, &latest(3, 7)).await;
+        assert_eq!(store.revision(), before + 1);
+        // A look that was not whole is no news of a look.
+        let looked = store.get("p/activity/looked").await.expect("memory").entry;
+        new.write(&second, &Latest { next_look: None, ..latest(3, 8) }).await;
+        assert_eq!(
+            (store.revision(), store.get("p/activity/looked").await.expect("memory").entry),
+            (before + 2, looked)
+        );
+        lifecycle.stop();
+        assert_eq!(lifecycle.finished().await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn what_another_replica_knows_is_told_once_and_cleared_away() {
+        let store = MemoryStore::new();
+        let (lifecycle, [holder, other, third]) = followed(&store).await;
+        let created = Timestamp::from_millisecond(100).expect("in range");
+        let target = Target::parse("http://x").expect("valid");
+        let spec = RouteSpec::from_decoded("/user/0").expect("valid");
+        let route = Route { spec: spec.clone(), target, data: RouteData::new(), created, n: 1 };
+        let table: RouteTable = [route].into_iter().collect();
+        let name: Box<str> = name::route("/user/0").into();
+        let names = HashMap::from([(spec, name.clone())]);
+        let held = take(&store).await;
+        let note = async |keeper: &Keeper, at_ms: i64| {
+            keeper.activity.merge([(&*name, at_ms)]);
+            keeper.note(&table, &names).await;
+        };
+        note(&other, 100).await;
+        assert_eq!(size(&store, "p/activity/note/").await, 0, "its POST is in its record");
+        note(&other, 200).await;
+        let told = store.revision();
+        note(&other, 200).await;
+        assert_eq!(store.revision(), told, "told already");
+        while third.lock().notes.is_empty() || holder.lock().notes.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(third.activity.read().last[&name], 200);
+        note(&third, 150).await;
+        assert_eq!(store.revision(), told, "others' words are not passed on");
+        let routes = holder.activity.read().last.clone();
+        holder.write(&held, &Latest { routes, ..latest(1, 1) }).await;
+        assert_eq!(size(&store, "p/activity/note/").await, 0);
+        while !other.lock().notes.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        let cleared = store.revision();
+        note(&other, 200).await;
+        assert_eq!(store.revision(), cleared, "the checkpoint has it");
+        note(&other, 300).await;
+        assert_eq!(store.revision(), cleared + 1);
         lifecycle.stop();
         assert_eq!(lifecycle.finished().await, Ok(()));
     }

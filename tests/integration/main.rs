@@ -46,6 +46,7 @@ mod store_embedded;
 mod store_embedded_crash;
 mod store_faults;
 mod store_follower;
+mod store_lease;
 mod store_model;
 mod store_tls;
 mod system;
