@@ -64,7 +64,15 @@ test-python: ## run the tests of the Python package: the class for the hub, the 
 test-e2e: ## run the end-to-end tests with real JupyterHubs and a browser (ARGS="-k names")
 	$(call heading,End-to-end tests)
 	$(CARGO) test --locked --no-run --quiet # the program as the Rust tests have it: a plain build would compile all again
-	POINTSMAN_TEST_BINARY=$(DEBUG_BINARY) $(HUB6_PYTHON) -m pytest tests/e2e $(ARGS)
+	@export POINTSMAN_TEST_BINARY=$(DEBUG_BINARY); set -x; \
+	if [ -n "$(ARGS)" ]; then \
+		$(HUB6_PYTHON) -m pytest tests/e2e $(ARGS); \
+	else \
+		scripts/side-by-side \
+			'hub5=POINTSMAN_E2E_FOLDER=e2e-hub5 $(HUB6_PYTHON) -m pytest tests/e2e -k hub5' \
+			'demos=POINTSMAN_E2E_FOLDER=e2e-demos $(HUB6_PYTHON) -m pytest tests/e2e -k "culling or demo"' \
+			'others=$(HUB6_PYTHON) -m pytest tests/e2e -k "not hub5 and not culling and not demo"'; \
+	fi
 
 test-e2e-slow: ## run those that take two minutes more: the idle culler with etcd
 	$(CARGO) test --locked --no-run --quiet

@@ -26,7 +26,8 @@ from devkit.ports import free_port  # noqa: E402
 from devkit.stack import Stack  # noqa: E402
 from hub import Hub  # noqa: E402
 
-FOLDER = HOME / "e2e"
+# Two runs at the same time need a folder each.
+FOLDER = HOME / os.environ.get("POINTSMAN_E2E_FOLDER", "e2e")
 HUB_CONFIG = Path(__file__).with_name("hub_config.py")
 running_stacks = []
 # What the tests themselves started in a session of its own; its end is theirs to collect.
