@@ -148,8 +148,14 @@ impl ControlPlane {
         let (known, snapshots) = start_snapshots(lifecycle, &settings, &mirror, &clock);
         mirror::start(&mirror, lifecycle, &store);
         let fallback = Arc::new(Fallback::new(known.clone(), fleet.clone(), settings.clone()));
-        let writer =
-            Writer::new(store.clone(), clock.clone(), mirror.clone(), fleet.clone(), settings.clone(), readiness.clone());
+        let writer = Writer::new(
+            store.clone(),
+            clock.clone(),
+            mirror.clone(),
+            fleet.clone(),
+            settings.clone(),
+            readiness.clone(),
+        );
         let stopping = lifecycle.stopping();
         lifecycle.spawn("writer", async move { writer.run(queue, stopping).await });
         Arc::new(Self { store, settings, mirror, fleet, commands, counts, known, fallback, snapshots, clock })

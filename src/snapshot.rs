@@ -143,19 +143,13 @@ impl Snapshot {
             return Err(SnapshotError::Foreign(format!("the prefix {:?}{name}", theirs.prefix)));
         }
         let head = format!("1 {} {} {}", body.epoch, body.n, body.nonce);
-        let head = Head::parse(head.as_bytes())
-            .map_err(|e| SnapshotError::Field { field: "head", reason: e.to_string() })?;
+        let head =
+            Head::parse(head.as_bytes()).map_err(|e| SnapshotError::Field { field: "head", reason: e.to_string() })?;
         let routes = body.routes.iter().map(|route| record::parse(route.get().as_bytes()));
         let table = routes
             .collect::<Result<RouteTable, _>>()
             .map_err(|e| SnapshotError::Field { field: "route", reason: e.to_string() })?;
-        Ok(Self {
-            head,
-            revision: body.revision,
-            highest_revision: body.highest_revision,
-            taken: body.taken,
-            table,
-        })
+        Ok(Self { head, revision: body.revision, highest_revision: body.highest_revision, taken: body.taken, table })
     }
 }
 

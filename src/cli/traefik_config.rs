@@ -16,7 +16,9 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::config::{self, Config, EtcdConfig, Problems, TraefikApi};
 use crate::telemetry::LogFormat;
 use crate::traefik::folder::{self, PUBLIC_MODE, SECRET_MODE};
-use crate::traefik::static_config::{ClientTls, EtcdProvider, FallbackProvider, Password, Private, Source, StaticConfig};
+use crate::traefik::static_config::{
+    ClientTls, EtcdProvider, FallbackProvider, Password, Private, Source, StaticConfig,
+};
 use crate::traefik::version::TraefikVersion;
 
 const OPTIONS: &str = "Options of traefik-config";

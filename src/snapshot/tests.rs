@@ -79,10 +79,9 @@ fn nobody_else_may_read_it() {
 #[test]
 fn what_is_not_ours_is_named() {
     let bytes = snapshot(1, &["/a".to_owned()]).encode(&owner());
-    for other in [
-        Owner { prefix: "other/hub/".to_owned(), ..owner() },
-        Owner { installation: Some("b".to_owned()), ..owner() },
-    ] {
+    for other in
+        [Owner { prefix: "other/hub/".to_owned(), ..owner() }, Owner { installation: Some("b".to_owned()), ..owner() }]
+    {
         let error = Snapshot::decode(&bytes, &other).expect_err("another's");
         assert_eq!(error.to_string(), "it holds the routes of the prefix \"pointsman/hub/\"");
     }

@@ -6,6 +6,7 @@ mod support;
 
 mod activity;
 mod activity_one_machine;
+mod activity_replicas;
 mod api_activity;
 mod api_auth;
 mod api_docs;

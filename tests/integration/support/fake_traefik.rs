@@ -114,7 +114,8 @@ async fn metrics(State(counters): State<Arc<Mutex<Counters>>>) -> String {
     // When it started is of no interest, if it is always the same.
     let mut page = "process_start_time_seconds 1.7e+09\n".to_owned();
     for (router, count) in &counters.answers {
-        let labels = format!(r#"code="200",method="GET",protocol="http",router="{router}@etcd",service="{router}@etcd""#);
+        let labels =
+            format!(r#"code="200",method="GET",protocol="http",router="{router}@etcd",service="{router}@etcd""#);
         writeln!(page, "traefik_router_requests_total{{{labels}}} {count}").expect("a string grows");
     }
     page

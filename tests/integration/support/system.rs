@@ -91,7 +91,8 @@ impl Edge {
         let (dir, api) = (folder.path().display().to_string(), format!("http://127.0.0.1:{private}"));
         let (endpoint, port) = (etcd.endpoint().to_owned(), public.to_string());
         let flags = ["--dir", &dir, "--etcd-endpoints", &endpoint, "--port", &port, "--traefik-api", &api];
-        let written = pointsman(&[&["traefik-config"], &flags[..], shared].concat(), &[("CONFIGPROXY_AUTH_TOKEN", TOKEN)]);
+        let written =
+            pointsman(&[&["traefik-config"], &flags[..], shared].concat(), &[("CONFIGPROXY_AUTH_TOKEN", TOKEN)]);
         assert_eq!(written.code, 0, "{}", written.stderr);
         let traefik = Traefik::start(&folder.path().join("traefik.yaml"), private, folder.path()).await;
         Self { traefik, public, private, folder }
