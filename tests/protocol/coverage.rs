@@ -4,26 +4,27 @@ use stateright::{Model, Property};
 
 use crate::Protocol;
 use crate::calls::{Ask, Phase, Reply};
-use crate::model::{Action, Fate, State};
+use crate::model::{Action, Fate};
+use crate::state::State;
 use crate::tree::Edit;
 
 /// The "sometimes" properties.
 pub(crate) fn all() -> Vec<Property<Protocol>> {
     vec![
         Property::sometimes("the fast path is taken", |p, s| {
-            can(p, s, |a| matches!(a, Action::Commit { fast: true, fate: Fate::Answered, .. }))
+            can(p, s, |a| matches!(a, Action::Commit { fast: Some(_), fate: Fate::Answered, .. }))
         }),
         Property::sometimes("the fast path brings what an earlier commit still owed", |p, s: &State| {
-            let behind = s.now().n > s.tree_now().n;
-            behind && can(p, s, |a| matches!(a, Action::Commit { fast: true, fate: Fate::Answered, .. }))
+            let behind = s.now().head.n > s.tree_now().mark.n;
+            behind && can(p, s, |a| matches!(a, Action::Commit { fast: Some(_), fate: Fate::Answered, .. }))
         }),
-        Property::sometimes("a record-only commit leaves the marker behind", |_, s: &State| s.now().n > s.tree_now().n),
-        Property::sometimes("the marker is two commits behind", |_, s: &State| s.now().n > s.tree_now().n + 1),
+        Property::sometimes("a record-only commit leaves the marker behind", |_, s: &State| s.now().head.n > s.tree_now().mark.n),
+        Property::sometimes("the marker is two commits behind", |_, s: &State| s.now().head.n > s.tree_now().mark.n + 1),
         Property::sometimes("a projection takes several steps", |p, s| {
             can(
                 p,
                 s,
-                |a| matches!(a, Action::Project { edit, marker, .. } if *edit != Edit::Nothing && marker.1 < s.now().n),
+                |a| matches!(a, Action::Project { edit, marker, .. } if *edit != Edit::Nothing && marker.n < s.now().head.n),
             )
         }),
         Property::sometimes("a projection runs from an old view", |p, s| {
@@ -63,15 +64,15 @@ pub(crate) fn all() -> Vec<Property<Protocol>> {
             s.calls.iter().any(|c| matches!(c.phase, Phase::Done(Reply::Absent | Reply::Removed)) && after_it(c))
         }),
         Property::sometimes("a call fails after its commit, and others finish its projection", |_, s: &State| {
-            s.calls.iter().any(|c| c.phase == Phase::Failed) && s.now().n > 0 && s.now().n == s.tree_now().n
+            s.calls.iter().any(|c| c.phase == Phase::Failed) && s.now().head.n > 0 && s.now().head.n == s.tree_now().mark.n
         }),
-        Property::sometimes("the Traefiks show different revisions", |_, s: &State| s.shown.first() != s.shown.last()),
+        Property::sometimes("the Traefiks show different revisions", |_, s: &State| s.traefiks.first().map(|t| t.shown) != s.traefiks.last().map(|t| t.shown)),
         Property::sometimes("a GET is answered from a mirror", |p, s| {
             can(p, s, |a| matches!(a, Action::ReadMirror { .. }))
         }),
         Property::sometimes("a Traefik shows the old epoch when the new one has begun", |_, s: &State| {
-            let old = s.trees[s.shown[0]].epoch;
-            old > 0 && s.now().n > 0 && old < s.now().epoch
+            let old = s.told(&s.traefiks[0]).epoch;
+            old > 0 && s.now().head.n > 0 && old < s.now().head.epoch
         }),
     ]
 }
