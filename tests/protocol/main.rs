@@ -31,9 +31,7 @@ mod world;
 use std::io::Write;
 
 pub(crate) use broken::Broken;
-use model::{
-    Action, EXPLAINED, MARKER_RISES, MARKER_TRUE, NO_FIGHT, PROGRESS, ROUTED, SOMEBODY_SERVES, TREE_RIGHT,
-};
+use model::{Action, EXPLAINED, MARKER_RISES, MARKER_TRUE, NO_FIGHT, PROGRESS, ROUTED, SOMEBODY_SERVES, TREE_RIGHT};
 use rstest::rstest;
 use state::State;
 use stateright::{Checker, HasDiscoveries, Model, Path};
@@ -86,11 +84,11 @@ fn the_protocol_holds() {
 #[case::catch_all_names_missing(Broken::CatchAllNamesMissingBucket, TREE_RIGHT, world([ADD, ADD_LAB, CHANGE], 1, [0, 0, 0]))]
 #[case::bucket_closed_over_leaves(Broken::BucketClosedOverLeaves, TREE_RIGHT, world([ADD, ADD_LAB, CHANGE], 1, [0, 0, 0]))]
 #[case::marker_without_nonce(Broken::MarkerWithoutNonce, ROUTED, world([ADD, CHANGE, DELETE], 1, [0, 0, 0]).going_back())]
-#[case::head_guard_by_revision(Broken::HeadGuardByRevision, EXPLAINED, world([ADD, CHANGE, DELETE, ADD], 1, [0, 0, 0]).going_back())]
+#[case::head_guard_by_revision(Broken::HeadGuardByRevision, EXPLAINED, world([ADD, DELETE, ADD_LAB, DELETE], 1, [0, 0, 0]).going_back().in_turn())]
 #[case::projection_without_head_guard(Broken::ProjectionWithoutHeadGuard, MARKER_TRUE, world([ADD, CHANGE], 1, [0, 0, 0]).going_back())]
 #[case::marker_with_heads_nonce(Broken::MarkerWithHeadsNonce, ROUTED, world([ADD, ADD], 1, [0, 0, 0]).going_back())]
-#[case::new_epoch_counts_anew(Broken::NewEpochCountsAnew, PROGRESS, world([ADD_LAB, ADD, CHANGE, ADD], 1, [0, 0, 0]).going_back())]
-#[case::lost_heads_settle(Broken::LostHeadsSettle, EXPLAINED, world([ADD, CHANGE, ADD_LAB], 1, [1, 0, 0]).going_back())]
+#[case::new_epoch_counts_anew(Broken::NewEpochCountsAnew, PROGRESS, world([ADD, CHANGE, DELETE, CHANGE], 1, [0, 0, 0]).going_back().in_turn())]
+#[case::lost_heads_settle(Broken::LostHeadsSettle, EXPLAINED, world([ADD, CHANGE, ADD_LAB], 1, [1, 0, 0]).going_back().in_turn())]
 #[case::get_from_lost_mirror(Broken::GetFromLostMirror, EXPLAINED, world([ADD, CHANGE, GET], 1, [0, 0, 0]).going_back())]
 #[case::nobody_pushes(Broken::NobodyPushes, PROGRESS, world([ADD, CHANGE], 1, [0, 0, 0]).going_back())]
 #[case::excused_before_withdrawn(Broken::ExcusedBeforeWithdrawn, ROUTED, world([ADD], 2, [0, 0, 0]).proceeding())]

@@ -1,6 +1,6 @@
 //! The protocol as a state machine: the steps that somebody may take, and what must hold after each.
 
-use stateright::Property;
+use stateright::{Model, Property};
 
 use crate::state::State;
 use crate::tree::{Edit, Mark};
@@ -129,7 +129,7 @@ pub(crate) enum Action {
     },
 }
 
-impl stateright::Model for Protocol {
+impl Model for Protocol {
     type State = State;
     type Action = Action;
 
@@ -163,7 +163,9 @@ impl stateright::Model for Protocol {
 
     fn properties(&self) -> Vec<Property<Self>> {
         let mut all = vec![
-            Property::always(ROUTED, |_, state: &State| state.traefiks.iter().all(|traefik| state.keeps_promises(traefik))),
+            Property::always(ROUTED, |_, state: &State| {
+                state.traefiks.iter().all(|traefik| state.keeps_promises(traefik))
+            }),
             Property::always(EXPLAINED, |_, state: &State| {
                 (0..2).all(|route| state.explains(route, state.now().routes[route].0, true))
             }),
@@ -172,7 +174,9 @@ impl stateright::Model for Protocol {
             Property::always(TREE_RIGHT, |_, state: &State| {
                 state.tree_now().foreign != [None; 2] || state.tree_now().routes_rightly()
             }),
-            Property::eventually(PROGRESS, |_, state: &State| state.is_settled()),
+            Property::always(PROGRESS, |protocol: &Protocol, state: &State| {
+                state.is_settled() || protocol.goes_on(state)
+            }),
             Property::always(SOMEBODY_SERVES, |_, state: &State| state.traefiks.iter().any(|traefik| traefik.ready)),
             Property::always(NO_FIGHT, |_, state: &State| state.upgrade.handovers <= state.upgrade.stage),
         ];
@@ -180,5 +184,14 @@ impl stateright::Model for Protocol {
             all.extend(crate::coverage::all());
         }
         all
+    }
+}
+
+impl Protocol {
+    /// Whether there is a step that leads on. Leaving and coming back doesn't.
+    fn goes_on(&self, state: &State) -> bool {
+        let mut actions = Vec::new();
+        self.actions(state, &mut actions);
+        actions.iter().any(|action| !matches!(action, Action::Withdraw { .. } | Action::Readmit { .. }))
     }
 }

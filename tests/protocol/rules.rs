@@ -10,7 +10,9 @@ impl Protocol {
     /// What can happen next for one call.
     pub(crate) fn call_actions(&self, state: &State, call: usize, actions: &mut Vec<Action>) {
         let this = &state.calls[call];
+        let waits_its_turn = state.in_turn && state.calls[..call].iter().any(|earlier| earlier.after.is_none());
         match this.phase {
+            Phase::New if waits_its_turn => {}
             Phase::New if matches!(this.ask, Ask::Get { .. }) => {
                 actions.push(Action::ReadHead { call });
                 if self.broken == Broken::GetFromMirrorAlone {
@@ -71,7 +73,8 @@ impl Protocol {
             Broken::ExcusedByAnOldLook => traefik.was_out,
             _ => !traefik.ready,
         };
-        let mut live = state.traefiks.iter().filter(|traefik| traefik.page != Page::Nothing && !excused(traefik)).peekable();
+        let mut live =
+            state.traefiks.iter().filter(|traefik| traefik.page != Page::Nothing && !excused(traefik)).peekable();
         match self.broken {
             Broken::BarrierAsksOneTraefik => live.any(|traefik| covers(&traefik)),
             _ => live.peek().is_some() && live.all(|traefik| covers(&traefik)),

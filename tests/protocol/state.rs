@@ -52,6 +52,7 @@ pub(crate) struct State {
     pub(crate) trees: Vec<Tree>,
     pub(crate) traefiks: Vec<Traefik>,
     pub(crate) calls: Vec<Call>,
+    pub(crate) in_turn: bool,
     pub(crate) luck: Luck,
     /// The marker was once lower than before within its epoch, or in an older epoch; or a Traefik's fallback was.
     pub(crate) marker_fell: bool,
@@ -102,6 +103,7 @@ impl State {
             trees: vec![Tree::default()],
             traefiks: vec![traefik; world.traefiks],
             calls: world.script.iter().copied().map(Call::new).collect(),
+            in_turn: world.in_turn,
             luck: world.luck,
             marker_fell: false,
             back: Back { possible: world.luck.restores > 0, ..Back::default() },
@@ -198,8 +200,9 @@ impl State {
 
     pub(crate) fn marker_is_true(&self) -> bool {
         let tree = self.tree_now();
-        let counts =
-            |records: &&Records| records.head.n == 0 || (records.head.epoch == tree.mark.epoch && !self.is_lost(records.head));
+        let counts = |records: &&Records| {
+            records.head.n == 0 || (records.head.epoch == tree.mark.epoch && !self.is_lost(records.head))
+        };
         // At 0 of an epoch that took over another one's records, the marker doesn't claim anything yet.
         let claims = tree.mark.epoch > 0 && (tree.mark.n > 0 || self.back.life == 0);
         !claims
@@ -267,7 +270,9 @@ impl State {
             }
         }
         let now = self.trees.len() - 1;
-        for traefik in self.traefiks.iter_mut().filter(|traefik| matches!(traefik.page, Page::Nothing | Page::Fallback(..))) {
+        for traefik in
+            self.traefiks.iter_mut().filter(|traefik| matches!(traefik.page, Page::Nothing | Page::Fallback(..)))
+        {
             traefik.shown = now;
         }
         self.traefiks.sort_unstable();

@@ -60,6 +60,8 @@ pub(crate) struct World {
     /// Whether laggards are withdrawn, and then not waited for.
     pub(crate) proceeds: bool,
     pub(crate) upgrade: &'static [Stage],
+    /// The hub begins its calls in this order. They still overlap.
+    pub(crate) in_turn: bool,
 }
 
 pub(crate) fn world<const CALLS: usize>(
@@ -68,12 +70,17 @@ pub(crate) fn world<const CALLS: usize>(
     [losses, deaths, wipes]: [u8; 3],
 ) -> World {
     let luck = Luck { losses, deaths, wipes, ..Luck::default() };
-    World { script: script.to_vec(), traefiks, luck, proceeds: false, upgrade: NO_UPGRADE }
+    World { script: script.to_vec(), traefiks, luck, proceeds: false, upgrade: NO_UPGRADE, in_turn: false }
 }
 
 impl World {
     pub(crate) fn going_back(mut self) -> World {
         self.luck.restores = 1;
+        self
+    }
+
+    pub(crate) fn in_turn(mut self) -> World {
+        self.in_turn = true;
         self
     }
 
