@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo demo-etcd wheel test setup-test fmt-check clippy doc test-rust test-python test-e2e test-e2e-slow test-dataplane test-dataplane-slow test-hub test-hub-proxy kill-loop lint deny fmt bench bench-start clean
+.PHONY: help setup demo demo-etcd demo-ha wheel test setup-test fmt-check clippy doc test-rust test-python test-e2e test-e2e-slow test-dataplane test-dataplane-slow test-hub test-hub-proxy kill-loop lint deny fmt bench bench-start clean
 
 PYTHON ?= python3
 PORT ?= 8000
@@ -24,6 +24,9 @@ demo: ## run JupyterHub on Pointsman on this machine, until Ctrl-C (PORT=8000)
 
 demo-etcd: ## the same with the routes in etcd, and each part started for itself (PORT=8000)
 	@$(PYTHON) scripts/demo --etcd --port $(PORT)
+
+demo-ha: ## 3 etcd, 2 Pointsmen, 2 Traefiks and a hub, with commands to kill and revive each (PORT=8000 ARGS="--do ...")
+	@$(PYTHON) scripts/demo-ha --port $(PORT) $(ARGS)
 
 wheel: ## build the Python package for this machine into target/wheels/
 	@$(PYTHON) scripts/dev-env build wheel
@@ -64,7 +67,15 @@ test-python: ## run the tests of the Python package: the class for the hub, the 
 test-e2e: ## run the end-to-end tests with real JupyterHubs and a browser (ARGS="-k names")
 	$(call heading,End-to-end tests)
 	$(CARGO) test --locked --no-run --quiet # the program as the Rust tests have it: a plain build would compile all again
-	POINTSMAN_TEST_BINARY=$(DEBUG_BINARY) $(HUB6_PYTHON) -m pytest tests/e2e $(ARGS)
+	@export POINTSMAN_TEST_BINARY=$(DEBUG_BINARY); set -x; \
+	if [ -n "$(ARGS)" ]; then \
+		$(HUB6_PYTHON) -m pytest tests/e2e $(ARGS); \
+	else \
+		scripts/side-by-side \
+			'hub5=POINTSMAN_E2E_FOLDER=e2e-hub5 $(HUB6_PYTHON) -m pytest tests/e2e -k hub5' \
+			'demos=POINTSMAN_E2E_FOLDER=e2e-demos $(HUB6_PYTHON) -m pytest tests/e2e -k "culling or demo"' \
+			'others=$(HUB6_PYTHON) -m pytest tests/e2e -k "not hub5 and not culling and not demo"'; \
+	fi
 
 test-e2e-slow: ## run those that take two minutes more: the idle culler with etcd
 	$(CARGO) test --locked --no-run --quiet

@@ -229,6 +229,10 @@ pub struct EtcdConfig {
     pub endpoints: Vec<String>,
     /// What the keys of our records begin with; no slash around it.
     pub prefix: String,
+    /// The name that all replicas of one installation share.
+    pub installation: Option<String>,
+    /// Where the last known routes are kept on this machine.
+    pub snapshot_folder: PathBuf,
     /// User.
     pub user: Option<String>,
     /// The user's password; there is one exactly if there is a user.
@@ -254,8 +258,21 @@ pub struct TraefikConfig {
     pub connections_port: Option<u16>,
     /// Take over a tree of another layout.
     pub adopt_layout: bool,
+    /// Remove keys under the root key that are none of ours.
+    pub own_root_key: bool,
+    /// What becomes of changes when one of them stays behind.
+    pub laggard: Laggard,
     /// Refuse old versions.
     pub strict_versions: bool,
+}
+
+/// What becomes of changes when one Traefik stays behind the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Laggard {
+    /// They go on without it once it has been behind for so long.
+    Proceed(Duration),
+    /// They wait for it.
+    Wait,
 }
 
 /// One Traefik's API, or a name that resolves to several.

@@ -15,6 +15,7 @@ use crate::clock::SharedClock;
 use crate::lifecycle::{Lifecycle, Readiness};
 use crate::route::record::{Head, RecordKeys};
 use crate::route::{Route, RouteData, RouteSpec, RouteTable, Target};
+use crate::snapshot;
 use crate::store::SharedStore;
 use crate::traefik::bucket::Sizes;
 use crate::traefik::fixed;
@@ -23,6 +24,11 @@ use crate::traefik::fleet::Fleet;
 use counts::Counting;
 pub use counts::Counts;
 use delivery::Delivery;
+pub use fallback::{Fallback, Offer};
+pub use keeper::Kept;
+use keeper::{Keeper, Log};
+use known::Known;
+pub use known::{History, LastKnown};
 use mirror::Mirror;
 use writer::{Change, Command, Writer};
 
@@ -31,6 +37,9 @@ pub mod bulk;
 mod commit;
 mod counts;
 mod delivery;
+mod fallback;
+mod keeper;
+mod known;
 mod mirror;
 mod projection;
 mod writer;
@@ -75,6 +84,11 @@ pub trait Routes: Send + Sync + 'static {
 
     /// All routes, as of now; never a part of them, and never an empty table because it could not be read.
     async fn list(&self) -> Result<Vec<Arc<Route>>, ControlError>;
+
+    /// The routes as they were last known, for who rather has old ones than none; `None` if none are known.
+    fn last_known(&self) -> Option<LastKnown> {
+        None
+    }
 }
 
 /// What a control plane needs to know.
@@ -92,6 +106,8 @@ pub struct Settings {
     pub adopt_layout: bool,
     /// The Traefiks don't read the store: they are sent what it holds.
     pub deliver: bool,
+    /// Where the routes are kept for times without a store.
+    pub snapshots: Option<snapshot::Folder>,
 }
 
 /// Adds, removes, reads and lists routes. Any replica may be asked; repeating a call does no harm.
@@ -102,6 +118,10 @@ pub struct ControlPlane {
     fleet: Arc<Fleet>,
     commands: mpsc::Sender<Command>,
     counts: Arc<Counts>,
+    known: Arc<Known>,
+    fallback: Arc<Fallback>,
+    snapshots: Option<Arc<Log>>,
+    clock: SharedClock,
 }
 
 impl ControlPlane {
@@ -125,12 +145,20 @@ impl ControlPlane {
             let stopping = lifecycle.stopping();
             lifecycle.spawn("delivery", async move { delivery.run(stopping).await });
         }
+        let (known, snapshots) = start_snapshots(lifecycle, &settings, &mirror, &clock);
         mirror::start(&mirror, lifecycle, &store);
-        let writer =
-            Writer::new(store.clone(), clock, mirror.clone(), fleet.clone(), settings.clone(), readiness.clone());
+        let fallback = Arc::new(Fallback::new(known.clone(), fleet.clone(), settings.clone()));
+        let writer = Writer::new(
+            store.clone(),
+            clock.clone(),
+            mirror.clone(),
+            fleet.clone(),
+            settings.clone(),
+            readiness.clone(),
+        );
         let stopping = lifecycle.stopping();
         lifecycle.spawn("writer", async move { writer.run(queue, stopping).await });
-        Arc::new(Self { store, settings, mirror, fleet, commands, counts })
+        Arc::new(Self { store, settings, mirror, fleet, commands, counts, known, fallback, snapshots, clock })
     }
 
     /// The number of routes in this replica's mirror.
@@ -150,6 +178,25 @@ impl ControlPlane {
     pub fn table(&self) -> Option<RouteTable> {
         let view = self.mirror.read();
         view.records_loaded.then(|| view.table.clone())
+    }
+
+    /// How far the store's history had come, as a snapshot knew that was there at the start. A store that is behind it went
+    /// back in time.
+    #[must_use]
+    pub fn history(&self) -> Option<History> {
+        self.known.history()
+    }
+
+    /// What is to be told of the snapshot; `None` if none is kept.
+    #[must_use]
+    pub fn kept(&self) -> Option<Kept> {
+        self.snapshots.as_ref().map(|log| log.kept(self.clock.now()))
+    }
+
+    /// What Traefiks are given that ask us because etcd may have nothing for them.
+    #[must_use]
+    pub fn fallback(&self) -> Arc<Fallback> {
+        self.fallback.clone()
     }
 
     /// Records a route unless there is one of this prefix, and returns when every live Traefik serves what there is. `true`:
@@ -216,6 +263,28 @@ impl Routes for ControlPlane {
         self.catch_up().await?;
         Ok(self.mirror.read().table.iter().cloned().collect())
     }
+
+    fn last_known(&self) -> Option<LastKnown> {
+        self.known.last()
+    }
+}
+
+/// Finds the snapshot of a former life, and goes on keeping one.
+fn start_snapshots(
+    lifecycle: &Lifecycle,
+    settings: &Settings,
+    mirror: &Arc<Mirror>,
+    clock: &SharedClock,
+) -> (Arc<Known>, Option<Arc<Log>>) {
+    let Some(folder) = settings.snapshots.clone() else {
+        return (Arc::new(Known::new(mirror.clone(), None, clock.clone())), None);
+    };
+    let found = folder.load();
+    let log = Arc::new(Log::default());
+    let keeper = Keeper::new(folder, found.as_ref(), mirror.clone(), clock.clone(), log.clone());
+    let stopping = lifecycle.stopping();
+    lifecycle.spawn("snapshot", async move { keeper.run(stopping).await });
+    (Arc::new(Known::new(mirror.clone(), found, clock.clone())), Some(log))
 }
 
 /// The names of routes whose records can't be read: their keys in Traefik's tree are left alone.

@@ -4,6 +4,8 @@
 
 pub mod route;
 
+pub mod snapshot;
+
 pub mod store;
 
 pub mod traefik;

@@ -5,6 +5,7 @@ pub mod bucket;
 pub mod client;
 pub mod document;
 pub mod dynamic_file;
+pub mod fallback;
 pub mod fixed;
 pub mod fleet;
 pub mod folder;

@@ -11,13 +11,14 @@ use source::{Source, declared_modules, named_crates, named_rooms, without_commen
 /// A room (the first module under `src/`) and the rooms whose names may stand in it. Its own name always may.
 const ROOMS: &[(&str, &[&str])] = &[
     ("main", &["child", "cli"]),
-    ("cli", &["activity", "api", "child", "config", "control", "forward", "route", "store", "traefik"]),
+    ("cli", &["activity", "api", "child", "config", "control", "forward", "route", "snapshot", "store", "traefik"]),
     ("config", &["route"]),
     ("api", &["activity", "control", "route"]),
     ("activity", &["route", "store", "traefik"]),
     ("child", &["traefik"]),
-    ("control", &["route", "store", "traefik"]),
+    ("control", &["route", "snapshot", "store", "traefik"]),
     ("traefik", &["route"]),
+    ("snapshot", &["route"]),
     ("store", &[]),
     ("forward", &[]),
     ("route", &[]),

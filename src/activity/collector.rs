@@ -199,7 +199,7 @@ impl Collector {
     /// The Traefiks that may serve users, by the addresses of their APIs.
     fn live(&self) -> Vec<String> {
         let seen = self.fleet.watch();
-        let is_live = |status: &Status| matches!(status, Status::Serving(_) | Status::Empty | Status::Silent(_));
+        let is_live = |status: &Status| !matches!(status, Status::Unknown | Status::Down);
         seen.borrow().iter().filter(|(_, seen)| is_live(&seen.status)).map(|(url, _)| url.clone()).collect()
     }
 

@@ -1,7 +1,9 @@
 //! `Answer`: what a call is answered, and what only the log learns about it.
 
+use std::time::Duration;
+
 use axum::body::Body;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
@@ -10,6 +12,9 @@ use crate::control::ControlError;
 /// How long a client should wait before it repeats a call that found us unavailable, in seconds.
 pub(super) const RETRY_AFTER_S: &str = "1";
 
+/// Says for how many seconds nobody has confirmed what an answer holds.
+const STALE_HEADER: HeaderName = HeaderName::from_static("x-pointsman-stale");
+
 /// What the caller gets: a status and at most a sentence or a JSON value.
 #[derive(Debug)]
 pub(super) struct Answer {
@@ -17,6 +22,7 @@ pub(super) struct Answer {
     content: Option<&'static str>,
     body: Body,
     reason: Option<String>,
+    stale: Option<Duration>,
 }
 
 /// Why a call was refused, for the one log line about it. Travels beside the answer, never to the caller.
@@ -26,7 +32,7 @@ pub(super) struct Reason(pub(super) String);
 impl Answer {
     /// A bare status.
     pub(super) fn empty(status: StatusCode) -> Self {
-        Self { status, content: None, body: Body::empty(), reason: None }
+        Self { status, content: None, body: Body::empty(), reason: None, stale: None }
     }
 
     /// A JSON value.
@@ -69,6 +75,11 @@ impl Answer {
         Self::sentence(StatusCode::SERVICE_UNAVAILABLE, text)
     }
 
+    /// The same, from routes that nobody has confirmed for so long.
+    pub(super) fn stale(self, age: Option<Duration>) -> Self {
+        Self { stale: age, ..self }
+    }
+
     fn because(self, reason: impl Into<String>) -> Self {
         Self { reason: Some(reason.into()), ..self }
     }
@@ -91,6 +102,9 @@ impl IntoResponse for Answer {
         }
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_S));
+        }
+        if let Some(age) = self.stale {
+            headers.insert(STALE_HEADER, HeaderValue::from(age.as_secs()));
         }
         if let Some(reason) = self.reason {
             response.extensions_mut().insert(Reason(reason));

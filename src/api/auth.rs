@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::hmac;
 use axum::http::HeaderMap;
 use secrecy::{ExposeSecret, SecretString};
 use subtle::{Choice, ConstantTimeEq};
@@ -138,9 +139,23 @@ impl std::fmt::Debug for Authenticator {
     }
 }
 
+/// What a fallback key is made for: another use of the token would have another label.
+const FALLBACK_LABEL: &[u8] = b"pointsman fallback 1";
+
+/// The key that Traefik shows when it asks for the fallback. It follows from a token, so that nobody has to hand it out,
+/// and doesn't tell it.
+#[must_use]
+pub fn fallback_key(token: &SecretString) -> SecretString {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, token.expose_secret().as_bytes());
+    let mac = hmac::sign(&key, FALLBACK_LABEL);
+    mac.as_ref().iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}")).into()
+}
+
 /// The settings, made ready.
 struct Rules {
     tokens: Vec<[u8; 32]>,
+    /// The hashes of the keys that follow from the tokens.
+    fallback_keys: Vec<[u8; 32]>,
     jwt: Option<JwtRules>,
 }
 
@@ -161,6 +176,13 @@ impl Authenticator {
         let rules = Arc::new(Rules::new(settings)?);
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = rules;
         Ok(())
+    }
+
+    /// Whether this key follows from one of the tokens that are good now. Without tokens there is none.
+    #[must_use]
+    pub fn knows_fallback_key(&self, key: &str) -> bool {
+        let rules = self.current.read().unwrap_or_else(PoisonError::into_inner).clone();
+        is_one_of(&rules.fallback_keys, key)
     }
 
     /// Whether the caller who sent these headers may use `scope`, and for which routes.
@@ -184,9 +206,10 @@ impl Authenticator {
 
 impl Rules {
     fn new(settings: &AuthSettings) -> Result<Self, AuthError> {
-        let tokens = settings.tokens.iter().map(ExposeSecret::expose_secret);
-        let tokens: Vec<_> = tokens.filter(|token| !token.is_empty()).map(fingerprint).collect();
-        let rules = Self { tokens, jwt: settings.jwt.as_ref().map(JwtRules::new).transpose()? };
+        let tokens = settings.tokens.iter().filter(|token| !token.expose_secret().is_empty());
+        let fallback_keys = tokens.clone().map(|token| fingerprint(fallback_key(token).expose_secret())).collect();
+        let tokens = tokens.map(|token| fingerprint(token.expose_secret())).collect();
+        let rules = Self { tokens, fallback_keys, jwt: settings.jwt.as_ref().map(JwtRules::new).transpose()? };
         if rules.is_open() {
             warn!(
                 "No token is configured: anyone who reaches the API can redirect every user's traffic. \
@@ -208,12 +231,16 @@ impl Rules {
         self.tokens.is_empty() && self.jwt.is_none()
     }
 
-    /// Compares with all tokens, always, and in constant time: an answer's delay tells nothing about them.
     fn knows(&self, token: &str) -> bool {
-        let given = fingerprint(token);
-        let known = self.tokens.iter().fold(Choice::from(0), |known, token| known | token.ct_eq(&given));
-        known.into()
+        is_one_of(&self.tokens, token)
     }
+}
+
+/// Compares with all secrets, always, and in constant time: an answer's delay tells nothing about them.
+fn is_one_of(secrets: &[[u8; 32]], text: &str) -> bool {
+    let given = fingerprint(text);
+    let known = secrets.iter().fold(Choice::from(0), |known, secret| known | secret.ct_eq(&given));
+    known.into()
 }
 
 /// Tokens are compared by their hashes, which have one length, so that not even a token's length can be measured.

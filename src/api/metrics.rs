@@ -27,7 +27,7 @@ use tracing::error;
 use super::answer::Answer;
 use super::read_only;
 use crate::activity::traffic::Traffic;
-use crate::control::Counts;
+use crate::control::{Counts, Kept};
 use crate::lifecycle::Readiness;
 use encode::Writer;
 
@@ -52,6 +52,10 @@ pub struct Sources {
     pub activity_age: Option<Ask<Option<Duration>>>,
     /// How often the Traefik that we run was started again.
     pub child_restarts: Option<Ask<u64>>,
+    /// How the routes are kept for times without a store, if they are.
+    pub kept: Option<Ask<Option<Kept>>>,
+    /// Whether Traefiks are given the fallback, if there is one.
+    pub fallback: Option<Ask<bool>>,
     /// What users' requests came to, if anybody knows.
     pub traffic: Option<Ask<Option<Traffic>>>,
 }
@@ -110,6 +114,7 @@ impl Collector for Sources {
     fn encode(&self, encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
         let mut writer = Writer(encoder);
         self.about(&mut writer)?;
+        self.last_known(&mut writer)?;
         self.calls(&mut writer)?;
         self.control(&mut writer)?;
         self.as_chp(&mut writer)?;
@@ -139,6 +144,21 @@ impl Sources {
             to.gauge("pointsman_activity_age_seconds", help, age.as_secs_f64())?;
         }
         Ok(())
+    }
+
+    fn last_known(&self, to: &mut Writer<'_>) -> fmt::Result {
+        if let Some(Kept { newest, failures }) = self.kept.as_ref().and_then(|kept| kept()) {
+            to.counter("pointsman_snapshot_failures_total", "How often no snapshot could be written.", failures)?;
+            if let Some((age, bytes)) = newest {
+                let help = "Time since the routes in the newest snapshot were known to be true.";
+                to.gauge("pointsman_snapshot_age_seconds", help, age.as_secs_f64())?;
+                let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+                to.gauge("pointsman_snapshot_bytes", "Size of the newest snapshot.", count(bytes))?;
+            }
+        }
+        let Some(offered) = &self.fallback else { return Ok(()) };
+        let help = "Whether Traefiks that ask are given the last known routes.";
+        to.gauge("pointsman_fallback_offered", help, if offered() { 1.0 } else { 0.0 })
     }
 
     fn calls(&self, to: &mut Writer<'_>) -> fmt::Result {

@@ -2,6 +2,8 @@
 //!
 //! Its listener is its own, for users' requests end here through Traefik; nothing on it needs or takes a token.
 
+pub mod fallback;
+
 mod error_target;
 mod folder;
 mod plain;

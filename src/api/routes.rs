@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::answer::Answer;
 use super::auth::{Grant, Refusal, Scope};
 use super::{ApiSettings, ApiState};
+use crate::control::{ControlError, LastKnown};
 use crate::route::{Route, RouteData, RouteSpec, SpecError, Target, TargetError};
 use view::{Listing, RouteView};
 
@@ -44,7 +45,7 @@ async fn perform(state: &ApiState, request: Request) -> Result<Answer, Answer> {
         .map_err(|error| Answer::sentence(StatusCode::BAD_REQUEST, error.to_string()))?;
     match verb {
         Verb::Get if spec.is_root() => list(state, &grant, request.uri().query()).await,
-        Verb::Get => get(state, &grant, &spec).await,
+        Verb::Get => get(state, &grant, &spec, request.uri().query()).await,
         Verb::Post => post(state, &grant, spec, request).await,
         Verb::Delete => delete(state, &grant, spec).await,
     }
@@ -62,7 +63,13 @@ async fn list(state: &ApiState, grant: &Grant, query: Option<&str>) -> Result<An
     within(grant, &RouteSpec::root())?;
     let inactive_since = query::inactive_since(query.unwrap_or_default())
         .map_err(|error| Answer::as_chp(StatusCode::BAD_REQUEST, error.to_string()))?;
-    let routes = state.routes.list().await?;
+    let (routes, stale) = match state.routes.list().await {
+        Ok(routes) => (routes, None),
+        Err(error) => {
+            let known = last_known(state, query, error)?;
+            (known.table.iter().cloned().collect(), Some(known.age))
+        }
+    };
     let last = state.activity.of(&routes);
     let mut listed: Vec<_> =
         routes.iter().enumerate().map(|(at, route)| (&**route, last.as_ref().map(|last| last[at]))).collect();
@@ -70,18 +77,33 @@ async fn list(state: &ApiState, grant: &Grant, query: Option<&str>) -> Result<An
         // A route of which nobody knows when it was last used is never called inactive: an active server would be culled.
         listed.retain(|(_, last)| last.is_some_and(|last| last < since));
     }
-    Ok(Answer::json(StatusCode::OK, &Listing { routes: &listed, host_routing: state.settings.host_routing }))
+    let listing = Listing { routes: &listed, host_routing: state.settings.host_routing };
+    Ok(Answer::json(StatusCode::OK, &listing).stale(stale))
 }
 
-async fn get(state: &ApiState, grant: &Grant, spec: &RouteSpec) -> Result<Answer, Answer> {
+/// The routes as they were last known, for a caller who said that old ones will do.
+fn last_known(state: &ApiState, query: Option<&str>, error: ControlError) -> Result<LastKnown, Answer> {
+    let known = query::stale(query.unwrap_or_default()).then(|| state.routes.last_known()).flatten();
+    known.ok_or_else(|| error.into())
+}
+
+async fn get(state: &ApiState, grant: &Grant, spec: &RouteSpec, query: Option<&str>) -> Result<Answer, Answer> {
     within(grant, spec)?;
-    Ok(match state.routes.get(spec).await? {
+    let (route, stale) = match state.routes.get(spec).await {
+        Ok(route) => (route, None),
+        Err(error) => {
+            let known = last_known(state, query, error)?;
+            (known.table.get(spec).cloned(), Some(known.age))
+        }
+    };
+    let answer = match route {
         Some(route) => {
             let last = state.activity.of(std::slice::from_ref(&route)).map(|last| last[0]);
             Answer::json(StatusCode::OK, &RouteView { route: &route, last, host_routing: state.settings.host_routing })
         }
         None => Answer::empty(StatusCode::NOT_FOUND),
-    })
+    };
+    Ok(answer.stale(stale))
 }
 
 async fn post(state: &ApiState, grant: &Grant, spec: RouteSpec, request: Request) -> Result<Answer, Answer> {

@@ -290,6 +290,7 @@ fn start(config: &Config, root: &Path, binary: PathBuf, sockets: Sockets, own: O
         private: Private::Keyed(address(&sockets.private)),
         grace: GRACE,
         source: static_config::Source::Push,
+        fallback: None,
         dynamic_folder: Some(files.dynamic_folder().display().to_string()),
         // What it tells at its start is of no use to those who don't look for a fault.
         log_level: if config.log.level == LogLevel::Debug { "DEBUG".to_owned() } else { "WARN".to_owned() },

@@ -100,6 +100,7 @@ async fn serve(config: &Config) -> Result<(), Failed> {
         spawn_until_stopped(&lifecycle, "default target", set_default_target(control.clone(), target.clone()));
     }
 
+    let fallback = config.etcd().map(|_| control.fallback());
     let table = control.clone();
     let activity = Activity::start(&lifecycle, clock, store, fleet.clone(), Arc::new(move || table.table()), looks);
     let metrics = match &config.metrics {
@@ -117,7 +118,10 @@ async fn serve(config: &Config) -> Result<(), Failed> {
     }
     lifecycle.spawn_front("api", api.serve("api", api::router(state), lifecycle.draining()));
     if let Some(pages) = pages {
-        let router = pages::router(&wiring::pages_settings(config)).map_err(Failed::configuration)?;
+        let mut router = pages::router(&wiring::pages_settings(config)).map_err(Failed::configuration)?;
+        if let Some(fallback) = fallback {
+            router = router.merge(pages::fallback::router(fallback, auth.clone()));
+        }
         lifecycle.spawn_front("pages", pages.serve("pages", router, lifecycle.draining()));
     }
 
@@ -219,6 +223,7 @@ fn watched(
     child: Option<watch::Receiver<State>>,
 ) -> Sources {
     let (routes, age, traffic) = (control.clone(), activity.clone(), activity.clone());
+    let (kept, fallback) = (control.clone(), config.pages.url.as_ref().map(|_| control.fallback()));
     Sources {
         calls: state.counts(),
         control: control.counts(),
@@ -234,6 +239,8 @@ fn watched(
         }),
         activity_age: Some(Box::new(move || age.age())),
         child_restarts: child.map(|child| Box::new(move || child.borrow().restarts()) as Ask<u64>),
+        kept: Some(Box::new(move || kept.kept())),
+        fallback: fallback.map(|fallback| Box::new(move || fallback.is_offered()) as Ask<bool>),
         traffic: Some(Box::new(move || traffic.traffic())),
     }
 }

@@ -10,12 +10,15 @@ use secrecy::ExposeSecret;
 
 use super::wiring;
 use super::{Exit, complain};
+use crate::api::{auth, pages};
 use crate::child::binary;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::{self, Config, EtcdConfig, Problems, TraefikApi};
 use crate::telemetry::LogFormat;
 use crate::traefik::folder::{self, PUBLIC_MODE, SECRET_MODE};
-use crate::traefik::static_config::{ClientTls, EtcdProvider, Password, Private, Source, StaticConfig};
+use crate::traefik::static_config::{
+    ClientTls, EtcdProvider, FallbackProvider, Password, Private, Source, StaticConfig,
+};
 use crate::traefik::version::TraefikVersion;
 
 const OPTIONS: &str = "Options of traefik-config";
@@ -111,6 +114,7 @@ fn plan(config: &Config, options: &ArgMatches) -> Result<StaticConfig, Problems>
         private: Private::Open(private_address.unwrap_or_else(|| api_address(&config.traefik.apis[0], &mut problems))),
         grace: Duration::from_secs(options.get_one("grace-seconds").copied().map_or(10, u32::into)),
         source: Source::Etcd(provider(config, etcd, options, &mut problems)),
+        fallback: fallback(config, &mut problems),
         dynamic_folder: None,
         log_level: config.log.level.to_string().to_uppercase(),
         log_json: config.log.format == LogFormat::Json,
@@ -164,8 +168,20 @@ fn api_address(api: &TraefikApi, problems: &mut Problems) -> String {
     }
 }
 
+/// Where the Traefik asks that has no routes from etcd. Its key follows from the first token.
+fn fallback(config: &Config, problems: &mut Problems) -> Option<FallbackProvider> {
+    let url = config.pages.url.as_ref()?;
+    let tokens = config.auth.tokens().map_err(|more| problems.add(more.to_string())).ok()?;
+    let key = auth::fallback_key(tokens.first()?);
+    Some(FallbackProvider {
+        endpoint: format!("{}{}", url.as_str().trim_end_matches('/'), pages::fallback::PATH),
+        key_header: pages::fallback::KEY_HEADER,
+        key: key.expose_secret().to_owned(),
+    })
+}
+
 fn provider(config: &Config, etcd: &EtcdConfig, options: &ArgMatches, problems: &mut Problems) -> EtcdProvider {
-    let EtcdConfig { endpoints, user, password_file, ca, cert, key, prefix: _ } = etcd;
+    let EtcdConfig { endpoints, user, password_file, ca, cert, key, .. } = etcd;
     let user = options.get_one("traefik-etcd-user").or(user.as_ref());
     let file = options.get_one("traefik-etcd-password-file").or(password_file.as_ref());
     let login = user.zip(file).map(|(user, file)| {
@@ -218,7 +234,8 @@ fn write(dir: &Path, mut plan: StaticConfig, config: &Config) -> anyhow::Result<
         Source::Etcd(EtcdProvider { login: Some((_, password)), .. }) if *password != Password::Placeholder
     );
     let main = dir.join("traefik.yaml");
-    folder::replace(&main, plan.to_yaml(), if has_password { SECRET_MODE } else { PUBLIC_MODE })?;
+    let has_secret = has_password || plan.fallback.is_some();
+    folder::replace(&main, plan.to_yaml(), if has_secret { SECRET_MODE } else { PUBLIC_MODE })?;
     Ok(format!(
         "Wrote {main} for Traefik {version}; {certificate} {done}.\nStart Traefik as their owner: traefik --configFile {main}\n",
         main = main.display(),

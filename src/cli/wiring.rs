@@ -18,6 +18,7 @@ use crate::control;
 use crate::forward::Forwards;
 use crate::route::Target;
 use crate::route::record::RecordKeys;
+use crate::snapshot;
 use crate::store::etcd::EtcdSettings;
 use crate::traefik::bucket::Sizes;
 use crate::traefik::dynamic_file::{self, DynamicFile, ServersTransport};
@@ -58,6 +59,13 @@ pub(super) fn control_settings(config: &Config, tree: fixed::Settings) -> contro
         // Nobody else writes to a store of our own.
         adopt_layout: config.traefik.adopt_layout || is_one_machine,
         deliver: is_one_machine,
+        snapshots: config.etcd().map(|etcd| {
+            let owner = snapshot::Owner {
+                prefix: RecordKeys::new(config.prefix()).prefix().to_owned(),
+                installation: etcd.installation.clone(),
+            };
+            snapshot::Folder::new(etcd.snapshot_folder.clone(), owner)
+        }),
     }
 }
 
@@ -242,6 +250,6 @@ pub(super) fn auth_settings(config: &Config) -> Result<AuthSettings, Problems> {
 
 /// Where etcd is, and who we are to it.
 pub(super) fn etcd_settings(etcd: &EtcdConfig) -> EtcdSettings {
-    let EtcdConfig { endpoints, prefix: _, user, password_file, ca, cert, key } = etcd.clone();
+    let EtcdConfig { endpoints, user, password_file, ca, cert, key, .. } = etcd.clone();
     EtcdSettings { user, password_file, ca, cert, key, ..EtcdSettings::new(endpoints) }
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use super::settings::{Kind, Setting};
 use super::{
-    AccessLog, ApiConfig, AuthConfig, Config, EntryPoint, EtcdConfig, JwtConfig, Listen, LogConfig, PagesConfig,
-    PagesSource, Problems, PublicConfig, Redirect, RoutingConfig, ServerTls, ServersConfig, Sources, StoreConfig,
-    TraefikConfig, Trusted,
+    AccessLog, ApiConfig, AuthConfig, Config, EntryPoint, EtcdConfig, JwtConfig, Laggard, Listen, LogConfig,
+    PagesConfig, PagesSource, Problems, PublicConfig, Redirect, RoutingConfig, ServerTls, ServersConfig, Sources,
+    StoreConfig, TraefikConfig, Trusted,
 };
 use super::{ciphers, values};
 use crate::config::layers::Given;
@@ -16,6 +16,9 @@ use crate::telemetry::{LogFormat, LogLevel};
 
 /// What the keys of our records begin with, unless something else is said.
 pub(super) const PREFIX: &str = "pointsman";
+
+/// How long a Traefik may be behind unless something else is said.
+const LAGGARD_GRACE_S: usize = 6;
 
 /// The port of the API where nothing else is said.
 const DEFAULT_API_PORT: u16 = 8001;
@@ -203,13 +206,13 @@ fn pages(read: &mut Reader<'_>, api: &ApiConfig) -> PagesConfig {
 
 /// Where everything is kept unless something else is said. Two proxies in one working folder have two of it, as their APIs
 /// have two addresses.
-fn default_folder(api: &Listen) -> PathBuf {
+fn default_folder(name: &str, api: &Listen) -> PathBuf {
     match api {
-        Listen::Tcp { port: DEFAULT_API_PORT, .. } => PathBuf::from("pointsman-data"),
-        Listen::Tcp { port, .. } => PathBuf::from(format!("pointsman-data-{port}")),
+        Listen::Tcp { port: DEFAULT_API_PORT, .. } => PathBuf::from(name),
+        Listen::Tcp { port, .. } => PathBuf::from(format!("{name}-{port}")),
         Listen::Unix(path) => {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            PathBuf::from(format!("pointsman-data-{name}"))
+            let socket = path.file_name().unwrap_or_default().to_string_lossy();
+            PathBuf::from(format!("{name}-{socket}"))
         }
     }
 }
@@ -217,13 +220,15 @@ fn default_folder(api: &Listen) -> PathBuf {
 fn store(read: &mut Reader<'_>, api: &Listen) -> StoreConfig {
     if read.is_one_machine() {
         return StoreConfig::OneMachine {
-            folder: read.path("data-dir").unwrap_or_else(|| default_folder(api)),
+            folder: read.path("data-dir").unwrap_or_else(|| default_folder("pointsman-data", api)),
             traefik: read.path("traefik-binary"),
         };
     }
     StoreConfig::Etcd(EtcdConfig {
         endpoints: read.list("etcd-endpoints", values::etcd_endpoint),
         prefix: read.or("etcd-prefix", PREFIX.to_owned(), values::key_prefix),
+        installation: read.one("installation", values::installation),
+        snapshot_folder: read.path("snapshot-dir").unwrap_or_else(|| default_folder("pointsman-snapshot", api)),
         user: read.one("etcd-user", values::not_empty),
         password_file: read.path("etcd-password-file"),
         ca: read.path("etcd-ca"),
@@ -260,7 +265,18 @@ fn traefik(read: &mut Reader<'_>) -> TraefikConfig {
         entry_points,
         connections_port: read.one("connections-port", values::port),
         adopt_layout: read.switch("adopt-layout"),
+        own_root_key: read.switch("own-root-key"),
+        laggard: laggard(read),
         strict_versions: read.switch("strict-versions"),
+    }
+}
+
+/// The shortest grace is checked even where it isn't used.
+fn laggard(read: &mut Reader<'_>) -> Laggard {
+    let grace = read.or("laggard-grace", LAGGARD_GRACE_S, values::grace);
+    match read.or("laggard", values::Policy::Proceed, values::policy) {
+        values::Policy::Proceed => Laggard::Proceed(Duration::from_secs(grace as u64)),
+        values::Policy::Wait => Laggard::Wait,
     }
 }
 

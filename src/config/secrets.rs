@@ -129,6 +129,8 @@ mod tests {
         let etcd = EtcdConfig {
             endpoints: vec![],
             prefix: String::new(),
+            installation: None,
+            snapshot_folder: "snapshot".into(),
             user: None,
             password_file: Some(path.clone()),
             ca: None,

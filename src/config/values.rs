@@ -28,6 +28,34 @@ pub(super) fn not_empty(text: &str) -> Result<String, String> {
     if text.trim().is_empty() { Err("is empty".to_owned()) } else { Ok(text.to_owned()) }
 }
 
+/// What happens when a Traefik stays behind, without its time.
+#[derive(Clone, Copy)]
+pub(super) enum Policy {
+    Proceed,
+    Wait,
+}
+
+pub(super) fn policy(text: &str) -> Result<Policy, String> {
+    match text {
+        "proceed" => Ok(Policy::Proceed),
+        "wait" => Ok(Policy::Wait),
+        _ => Err(format!("'{text}' is neither proceed nor wait")),
+    }
+}
+
+/// Seconds until changes go on without a Traefik. It is taken out of service two seconds after it fell behind, by a probe
+/// that needs some time of its own.
+pub(super) fn grace(text: &str) -> Result<usize, String> {
+    let seconds = count(text)?;
+    if seconds < 4 { Err(format!("{text} s is too short for a readiness probe; 4 is the least")) } else { Ok(seconds) }
+}
+
+/// The name of an installation, which stands in sentences and in a key's value.
+pub(super) fn installation(text: &str) -> Result<String, String> {
+    let is_name = !text.is_empty() && text.len() <= 100 && text.bytes().all(|b| b.is_ascii_graphic() && b != b'"');
+    if is_name { Ok(text.to_owned()) } else { Err(format!("'{text}' is not a name of letters, digits and -_./")) }
+}
+
 pub(super) fn path(text: &str) -> Result<PathBuf, String> {
     not_empty(text).map(PathBuf::from)
 }

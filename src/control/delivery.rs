@@ -118,7 +118,8 @@ impl Delivery {
             let peer = self.peers.entry(url.clone()).or_default();
             match &seen.status {
                 Status::Serving(served) if served == marker => continue,
-                Status::Serving(_) => {}
+                // There is none where we deliver; if there were, it would lack ours.
+                Status::Serving(_) | Status::Fallback(_) => {}
                 Status::Empty => {
                     peer.checked = None;
                     // It began a new life with nothing, and what it was sent is lost.

@@ -145,6 +145,15 @@ pub fn encode(route: &Route) -> Vec<u8> {
 
 /// Reads the record under `key`.
 pub fn decode(keys: &RecordKeys, key: &str, value: &[u8]) -> Result<Route, RecordError> {
+    let route = parse(value)?;
+    if keys.route(&route.spec) != key {
+        return Err(RecordError::WrongKey(route.spec.as_str().to_owned()));
+    }
+    Ok(route)
+}
+
+/// Reads a record, wherever it lies.
+pub fn parse(value: &[u8]) -> Result<Route, RecordError> {
     #[derive(Deserialize)]
     struct Version {
         v: u32,
@@ -157,9 +166,6 @@ pub fn decode(keys: &RecordKeys, key: &str, value: &[u8]) -> Result<Route, Recor
     let record: Record = serde_json::from_slice(value).map_err(json)?;
     let spec = RouteSpec::from_decoded(&record.spec)
         .map_err(|e| RecordError::Field { field: "spec", reason: e.to_string() })?;
-    if keys.route(&spec) != key {
-        return Err(RecordError::WrongKey(record.spec));
-    }
     let target =
         Target::parse(&record.target).map_err(|e| RecordError::Field { field: "target", reason: e.to_string() })?;
     Ok(Route { spec, target, data: record.data, created: record.created, n: record.n })

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use url::Url;
 
 use super::dynamic_file::KEY_HEADER;
+use super::fallback;
 use super::fixed::{MARKER_HEADER, MARKER_MIDDLEWARE};
 use super::marker::Marker;
 
@@ -31,6 +32,8 @@ const PUSH_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Access {
     /// The provider that our routes come by, which Traefik puts behind each name: `etcd` or `rest`.
     pub provider: &'static str,
+    /// The provider that they get our routes by when the first has none, if there is such a one.
+    pub fallback: Option<&'static str>,
     /// What opens the private entry point, if it is keyed.
     pub key: Option<SecretString>,
 }
@@ -39,13 +42,13 @@ impl Access {
     /// Traefiks that read from etcd, and whose private entry point is open to us.
     #[must_use]
     pub fn etcd() -> Self {
-        Self { provider: "etcd", key: None }
+        Self { provider: "etcd", fallback: Some(fallback::PROVIDER), key: None }
     }
 
     /// Traefiks that get their routes pushed, through a private entry point with this key.
     #[must_use]
     pub fn push(key: SecretString) -> Self {
-        Self { provider: "rest", key: Some(key) }
+        Self { provider: "rest", fallback: None, key: Some(key) }
     }
 }
 
@@ -55,6 +58,18 @@ pub struct TraefikClient {
     http: reqwest::Client,
     base: Url,
     provider: &'static str,
+    fallback: Option<&'static str>,
+}
+
+/// What a Traefik shows of ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Shown {
+    /// The tree by the provider that our routes come by.
+    Own(Marker),
+    /// Only the tree that it asked us for, as it has none from the store.
+    Fallback(Marker),
+    /// It is up and has no marker of ours.
+    Nothing,
 }
 
 /// Why a Traefik gave no answer.
@@ -127,11 +142,24 @@ impl TraefikClient {
             http = http.tls_certs_only(None);
         }
         let http = http.build().map_err(|e| ClientError::Silent(e.to_string()))?;
-        Ok(Self { http, base, provider: access.provider })
+        Ok(Self { http, base, provider: access.provider, fallback: access.fallback })
     }
 
-    /// The marker it serves; `None` if it is up and has no marker of ours.
+    /// What it serves: the tree of the store shadows that of the fallback, so it is asked for first.
+    pub async fn shown(&self) -> Result<Shown, ClientError> {
+        if let Some(marker) = self.marker().await? {
+            return Ok(Shown::Own(marker));
+        }
+        let Some(fallback) = self.fallback else { return Ok(Shown::Nothing) };
+        Ok(self.marker_of(fallback).await?.map_or(Shown::Nothing, Shown::Fallback))
+    }
+
+    /// The marker that came by the provider of our routes; `None` if it is up and has no marker of ours.
     pub async fn marker(&self) -> Result<Option<Marker>, ClientError> {
+        self.marker_of(self.provider).await
+    }
+
+    async fn marker_of(&self, provider: &str) -> Result<Option<Marker>, ClientError> {
         #[derive(Deserialize)]
         struct Middleware {
             headers: Option<Headers>,
@@ -141,7 +169,7 @@ impl TraefikClient {
         struct Headers {
             custom_response_headers: Option<std::collections::BTreeMap<String, String>>,
         }
-        let path = format!("/api/http/middlewares/{MARKER_MIDDLEWARE}@{}", self.provider);
+        let path = format!("/api/http/middlewares/{MARKER_MIDDLEWARE}@{provider}");
         let Some(middleware) = self.get::<Middleware>(&path).await? else { return Ok(None) };
         let headers = middleware.headers.and_then(|h| h.custom_response_headers).unwrap_or_default();
         let text = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(MARKER_HEADER)).map(|(_, value)| value);

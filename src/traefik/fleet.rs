@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{debug, info, warn};
 use url::Url;
 
-use super::client::{Access, ClientError, TraefikClient};
+use super::client::{Access, ClientError, Shown, TraefikClient};
 use super::marker::Marker;
 use crate::lifecycle::Readiness;
 
@@ -49,6 +49,8 @@ pub enum Status {
     Unknown,
     /// Serves a tree of ours.
     Serving(Marker),
+    /// Serves a tree of ours that we handed to it ourselves, as it could not read the store.
+    Fallback(Marker),
     /// Up, with no configuration of ours.
     Empty,
     /// Nobody listens: it serves nobody.
@@ -64,9 +66,19 @@ impl Status {
         match self {
             Self::Unknown => "unknown",
             Self::Serving(_) => "serving",
+            Self::Fallback(_) => "fallback",
             Self::Empty => "empty",
             Self::Down => "down",
             Self::Silent(_) => "silent",
+        }
+    }
+
+    /// The marker of the tree that users get, wherever it came from.
+    #[must_use]
+    pub fn marker(&self) -> Option<&Marker> {
+        match self {
+            Self::Serving(marker) | Self::Fallback(marker) => Some(marker),
+            Self::Unknown | Self::Empty | Self::Down | Self::Silent(_) => None,
         }
     }
 }
@@ -211,7 +223,7 @@ impl Fleet {
         async move {
             let mut seen = self.seen.subscribe();
             loop {
-                let reached = |s: &Seen| matches!(s.status, Status::Serving(_) | Status::Empty);
+                let reached = |s: &Seen| s.status.marker().is_some() || s.status == Status::Empty;
                 let asked = |s: &Seen| s.status != Status::Unknown;
                 let (reached, asked) = {
                     let all = seen.borrow_and_update();
@@ -239,14 +251,15 @@ impl Fleet {
         let mut wanted = self.wanted.subscribe();
         loop {
             let asked = Instant::now();
-            let status = match client.marker().await {
-                Ok(Some(marker)) => Status::Serving(marker),
-                Ok(None) => Status::Empty,
+            let status = match client.shown().await {
+                Ok(Shown::Own(marker)) => Status::Serving(marker),
+                Ok(Shown::Fallback(marker)) => Status::Fallback(marker),
+                Ok(Shown::Nothing) => Status::Empty,
                 Err(ClientError::Refused) => Status::Down,
                 Err(ClientError::Silent(reason)) => Status::Silent(reason),
             };
             let now_wanted = wanted.borrow_and_update().clone();
-            let covers = matches!(&status, Status::Serving(marker) if marker.covers(&now_wanted.epoch, now_wanted.n));
+            let covers = status.marker().is_some_and(|marker| marker.covers(&now_wanted.epoch, now_wanted.n));
             self.update(&url, status, asked);
             let waited = now_wanted.since.map_or(LOADING_GRACE * 2, |since| since.elapsed());
             let pause = if covers || waited > LOADING_GRACE * 2 {
@@ -263,8 +276,14 @@ impl Fleet {
 
     fn log_change(&self, url: &str, before: &Status, after: &Status) {
         match (before, after) {
-            (Status::Serving(_), Status::Serving(_)) | (_, Status::Unknown) => {}
+            (Status::Serving(_), Status::Serving(_))
+            | (Status::Fallback(_), Status::Fallback(_))
+            | (_, Status::Unknown) => {}
             (_, Status::Serving(marker)) => info!(traefik = %url, %marker, "The Traefik at {url} serves our routes"),
+            (_, Status::Fallback(marker)) => warn!(
+                traefik = %url, %marker,
+                "The Traefik at {url} has no routes from etcd and serves those that we gave it; look whether it reaches etcd"
+            ),
             // What we have just started has nothing until we have sent it.
             (_, Status::Empty) if self.access.key.is_some() => debug!(traefik = %url, "Our Traefik waits for routes"),
             (_, Status::Empty) => warn!(traefik = %url, "The Traefik at {url} is up and has none of our routes"),
@@ -287,7 +306,7 @@ impl Fleet {
                 return true;
             }
             // Those who wait for a fresh answer must hear of it too.
-            !matches!(seen.status, Status::Serving(_))
+            seen.status.marker().is_none()
         });
     }
 }
@@ -299,8 +318,8 @@ fn behind(fleet: &BTreeMap<String, Seen>, epoch: &str, n: u64, start: Instant) -
     for (url, seen) in fleet {
         let fresh = seen.asked.is_some_and(|asked| asked >= start);
         match &seen.status {
-            Status::Serving(marker) if marker.covers(epoch, n) => serving += 1,
-            Status::Serving(_) => waiting.push(format!("{url} serves an older state")),
+            Status::Serving(marker) | Status::Fallback(marker) if marker.covers(epoch, n) => serving += 1,
+            Status::Serving(_) | Status::Fallback(_) => waiting.push(format!("{url} serves an older state")),
             Status::Down if fresh => {}
             Status::Empty if fresh && seen.since.elapsed() > LOADING_GRACE => {}
             Status::Empty => waiting.push(format!("{url} has not loaded our routes")),

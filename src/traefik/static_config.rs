@@ -23,6 +23,8 @@ pub struct StaticConfig {
     pub grace: Duration,
     /// Where the routes come from.
     pub source: Source,
+    /// Whom Traefik asks for the routes while its source has none.
+    pub fallback: Option<FallbackProvider>,
     /// A folder with more dynamic configuration, as Traefik sees it: the default certificate.
     pub dynamic_folder: Option<String>,
     /// `DEBUG`, `INFO`, `WARN` or `ERROR`.
@@ -97,6 +99,17 @@ pub enum Source {
     Etcd(EtcdProvider),
     /// They are pushed to its REST provider.
     Push,
+}
+
+/// How Traefik asks Pointsman for the fallback.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FallbackProvider {
+    /// The whole URL.
+    pub endpoint: String,
+    /// The header with the key.
+    pub key_header: &'static str,
+    /// The key: whoever has it can list the routes.
+    pub key: String,
 }
 
 /// How Traefik reaches etcd.
@@ -283,6 +296,9 @@ impl StaticConfig {
             Source::Etcd(etcd) => etcd.write(yaml),
             Source::Push => yaml.push_str("  rest: {} # Pointsman sends the routes\n"),
         }
+        if let Some(fallback) = &self.fallback {
+            fallback.write(yaml);
+        }
         match &self.dynamic_folder {
             Some(folder) => {
                 let _ = write!(yaml, "  file:\n    directory: {}\n    watch: true\n", quoted(folder));
@@ -292,6 +308,24 @@ impl StaticConfig {
                  # than the change itself: traefik-config --dir writes one, and the provider that reads it.\n",
             ),
         }
+    }
+}
+
+impl FallbackProvider {
+    fn write(&self, yaml: &mut String) {
+        let _ = write!(
+            yaml,
+            "  http: # Pointsman has the routes for a Traefik that starts while etcd is away
+    endpoint: {}
+    pollInterval: 2s
+    pollTimeout: 5s
+    headers:
+      {}: {} # follows from the API's token; opens the list of routes
+",
+            quoted(&self.endpoint),
+            self.key_header,
+            quoted(&self.key)
+        );
     }
 }
 

@@ -77,6 +77,7 @@ impl Replica {
             routes_max: 100,
             adopt_layout: false,
             deliver: false,
+            snapshots: None,
         };
         let clock = Arc::new(SystemClock);
         let control =

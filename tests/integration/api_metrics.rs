@@ -13,7 +13,7 @@ use pointsman::api::listen::{Limits, Listener};
 use pointsman::api::metrics::{Metrics, Sources, router};
 use pointsman::api::{self, ApiSettings, ApiState};
 use pointsman::clock::SystemClock;
-use pointsman::control::{ControlPlane, Counts, Routes, Settings};
+use pointsman::control::{ControlPlane, Counts, Kept, Routes, Settings};
 use pointsman::lifecycle::{Lifecycle, Readiness};
 use pointsman::route::record::RecordKeys;
 use pointsman::route::{RouteSpec, Target};
@@ -67,6 +67,8 @@ impl World {
                 let restarts = restarts.clone();
                 Box::new(move || restarts.load(Ordering::Relaxed))
             }),
+            kept: Some(Box::new(|| Some(Kept { newest: Some((Duration::from_secs(7), 4321)), failures: 3 }))),
+            fallback: Some(Box::new(|| true)),
             traffic: Some(Box::new(move || traffic.clone())),
         };
         let api = serve(&lifecycle, api::router(state)).await;
@@ -251,6 +253,7 @@ async fn the_control_plane_counts_its_commits_and_waits() {
         routes_max: 10,
         adopt_layout: false,
         deliver: false,
+        snapshots: None,
     };
     let fleet = Arc::new(Fleet::new(Access::etcd()));
     let control = ControlPlane::start(

@@ -53,6 +53,7 @@ fn settings(entry_point: &str) -> Settings {
         routes_max: 100,
         adopt_layout: false,
         deliver: false,
+        snapshots: None,
     }
 }
 

@@ -40,6 +40,7 @@ mod flags_routing;
 mod flags_servers;
 mod flags_tls;
 mod forward;
+mod last_known_good;
 mod store_auth;
 mod store_contract;
 mod store_embedded;

@@ -1,4 +1,4 @@
-//! The filter of the list: `inactive_since`, or `inactiveSince`, an ISO 8601 time.
+//! The query of a read: the filter of the list, `inactive_since` or `inactiveSince`, an ISO 8601 time; and `stale`.
 
 use jiff::civil::{Date, DateTime, Time};
 use jiff::tz::{Offset, TimeZone};
@@ -20,6 +20,11 @@ pub(super) fn inactive_since(query: &str) -> Result<Option<Timestamp>, BadDatest
         Some(time) => Ok(Some(time)),
         None => Err(BadDatestamp(value.into_owned())),
     }
+}
+
+/// Whether the caller rather has old routes than none.
+pub(super) fn stale(query: &str) -> bool {
+    url::form_urlencoded::parse(query.as_bytes()).any(|(key, value)| key == "stale" && value == "true")
 }
 
 /// `YYYY`, `YYYY-MM` or `YYYY-MM-DD`, then if wished `THH:MM`, `:SS`, any number of decimals, and `Z` or `+hh:mm`.

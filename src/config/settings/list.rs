@@ -200,6 +200,20 @@ pub const SETTINGS: &[Setting] = &[
         "Where etcd is, such as http://etcd-0:2379,http://etcd-1:2379. Without it everything is on this machine.",
     ),
     etcd(one(Group::Etcd, "etcd-prefix", "TEXT", Some("pointsman"), "What the keys of our own records begin with.")),
+    etcd(one(
+        Group::Etcd,
+        "installation",
+        "NAME",
+        None,
+        "Name of this installation, the same for all its replicas: one of another name may not use these keys.",
+    )),
+    etcd(one(
+        Group::Etcd,
+        "snapshot-dir",
+        "FOLDER",
+        Some("pointsman-snapshot, with the API's port behind it if that isn't 8001"),
+        "Where the last known routes are kept on this machine, for the time when etcd is away.",
+    )),
     etcd(one(Group::Etcd, "etcd-user", "NAME", None, "User to log in to etcd with.")),
     etcd(file(Group::Etcd, "etcd-password-file", "File with that user's password.")),
     etcd(one(
@@ -230,6 +244,26 @@ pub const SETTINGS: &[Setting] = &[
         Group::Traefik,
         "adopt-layout",
         "Take over Traefik's keys even if another version or other settings wrote them.",
+    )),
+    etcd(switch(
+        Group::Traefik,
+        "own-root-key",
+        "Remove keys under --traefik-root-key that are none of ours, instead of reporting them.",
+    )),
+    etcd(one(
+        Group::Traefik,
+        "laggard",
+        "POLICY",
+        Some("proceed"),
+        "What happens when a Traefik stays behind the others: proceed answers changes without it after --laggard-grace, \
+         wait answers 503 until it is there.",
+    )),
+    etcd(one(
+        Group::Traefik,
+        "laggard-grace",
+        "SECONDS",
+        Some("6"),
+        "How long a Traefik may be behind before changes go on without it: longer than its readiness probe needs.",
     )),
     etcd(one(
         Group::Traefik,

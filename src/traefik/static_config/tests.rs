@@ -8,6 +8,7 @@ fn plain() -> StaticConfig {
         private: Private::Open("127.0.0.1:8099".to_owned()),
         grace: Duration::from_secs(10),
         source: Source::Etcd(etcd()),
+        fallback: None,
         dynamic_folder: None,
         log_level: "INFO".to_owned(),
         log_json: false,
@@ -28,6 +29,7 @@ fn child() -> StaticConfig {
     StaticConfig {
         private: Private::Keyed("127.0.0.1:40001".to_owned()),
         source: Source::Push,
+        fallback: None,
         grace: Duration::from_millis(300),
         ..full()
     }
@@ -54,6 +56,11 @@ fn full() -> StaticConfig {
             access_log: Some(AccessLog::File("/var/log/traefik \"access\"".to_owned())),
         },
         source: Source::Etcd(etcd),
+        fallback: Some(FallbackProvider {
+            endpoint: "http://pointsman-pages:8002/fallback".to_owned(),
+            key_header: "X-Key",
+            key: "0123abcd".to_owned(),
+        }),
         dynamic_folder: Some("/etc/traefik/dynamic".to_owned()),
         log_level: "DEBUG".to_owned(),
         log_json: true,

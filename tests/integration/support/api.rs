@@ -13,7 +13,7 @@ use pointsman::api::listen::tls::Tls;
 use pointsman::api::listen::{Limits, Listener};
 use pointsman::api::{self, ApiSettings, ApiState};
 use pointsman::clock::{Clock, SharedClock};
-use pointsman::control::{ControlError, Routes};
+use pointsman::control::{ControlError, LastKnown, Routes};
 use pointsman::lifecycle::{Lifecycle, Readiness};
 use pointsman::route::{Route, RouteData, RouteSpec, RouteTable, Target};
 use serde_json::{Value, json};
@@ -39,6 +39,8 @@ pub(crate) enum Fault {
 pub(crate) struct FakeRoutes {
     table: Mutex<RouteTable>,
     fault: Mutex<Option<Fault>>,
+    /// For how long nobody has confirmed the table, if it is told when a call fails.
+    pub(crate) known: Mutex<Option<Duration>>,
     calls: Mutex<Vec<String>>,
 }
 
@@ -87,6 +89,11 @@ impl Routes for FakeRoutes {
     async fn list(&self) -> Result<Vec<Arc<Route>>, ControlError> {
         self.enter("list".to_owned()).await?;
         Ok(self.table.lock().expect("nobody panics with it").iter().cloned().collect())
+    }
+
+    fn last_known(&self) -> Option<LastKnown> {
+        let age = (*self.known.lock().expect("nobody panics with it"))?;
+        Some(LastKnown { table: self.table.lock().expect("nobody panics with it").clone(), age })
     }
 }
 

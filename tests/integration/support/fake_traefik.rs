@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -82,7 +82,10 @@ impl FakeTraefik {
     }
 }
 
-async fn marker(State(keys): State<Arc<Mutex<Keys>>>) -> Response {
+async fn marker(State(keys): State<Arc<Mutex<Keys>>>, Path(name): Path<String>) -> Response {
+    if !name.ends_with("@etcd") {
+        return StatusCode::NOT_FOUND.into_response();
+    }
     match keys.lock().expect("not poisoned").get(MARKER_KEY) {
         Some(marker) => {
             json!({"headers": {"customResponseHeaders": {MARKER_HEADER: marker}}}).to_string().into_response()

@@ -91,7 +91,8 @@ impl Edge {
         let (dir, api) = (folder.path().display().to_string(), format!("http://127.0.0.1:{private}"));
         let (endpoint, port) = (etcd.endpoint().to_owned(), public.to_string());
         let flags = ["--dir", &dir, "--etcd-endpoints", &endpoint, "--port", &port, "--traefik-api", &api];
-        let written = pointsman(&[&["traefik-config"], &flags[..], shared].concat(), &[]);
+        let written =
+            pointsman(&[&["traefik-config"], &flags[..], shared].concat(), &[("CONFIGPROXY_AUTH_TOKEN", TOKEN)]);
         assert_eq!(written.code, 0, "{}", written.stderr);
         let traefik = Traefik::start(&folder.path().join("traefik.yaml"), private, folder.path()).await;
         Self { traefik, public, private, folder }
@@ -111,6 +112,14 @@ pub(crate) struct Pointsman {
 }
 
 impl Pointsman {
+    /// Status, `X-Pointsman-Stale` and body of a read.
+    pub(crate) async fn read(&self, path: &str) -> (u16, Option<String>, String) {
+        let request = self.http.get(format!("{}/api/routes{path}", self.server.api));
+        let answer = request.header("Authorization", format!("token {TOKEN}")).send().await.expect("an answer");
+        let stale = answer.headers().get("x-pointsman-stale").map(|age| age.to_str().expect("text").to_owned());
+        (answer.status().as_u16(), stale, answer.text().await.expect("a body"))
+    }
+
     /// Waits until it says that it is ready.
     pub(crate) async fn ready(self) -> Self {
         eventually("readiness", Duration::from_secs(20), || async {
