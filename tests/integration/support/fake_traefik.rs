@@ -12,12 +12,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use pointsman::store::follow::{Follower, Update};
 use pointsman::store::{Event, SharedStore};
-<<<<<<< HEAD
-use pointsman::traefik::fixed::{MARKER_HEADER, MARKER_KEY};
-use pointsman::traefik::name;
-=======
 use pointsman::traefik::fixed::{MARKER_HEADER, MARKER_KEY, MARKER_MIDDLEWARE};
->>>>>>> h-laggard
+use pointsman::traefik::name;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -54,17 +50,12 @@ impl FakeTraefik {
         let serving: Arc<Mutex<Keys>> = Arc::default();
         let held = watch::Sender::new(false);
         let mut tasks = JoinSet::new();
-<<<<<<< HEAD
         let counters: Arc<Mutex<Counters>> = Arc::default();
         let app = Router::new()
             .route("/api/http/middlewares/{name}", get(marker))
-            .with_state(serving.clone())
+            .with_state((serving.clone(), provider))
             .route("/metrics", get(metrics))
             .with_state(counters.clone());
-=======
-        let app =
-            Router::new().route("/api/http/middlewares/{name}", get(marker)).with_state((serving.clone(), provider));
->>>>>>> h-laggard
         tasks.spawn(async move { axum::serve(listener, app).await.expect("serves") });
         let prefix = format!("{root_key}/");
         let (mut hold, shown) = (held.subscribe(), serving.clone());
@@ -122,7 +113,6 @@ impl FakeTraefik {
     }
 }
 
-<<<<<<< HEAD
 async fn metrics(State(counters): State<Arc<Mutex<Counters>>>) -> String {
     let mut counters = counters.lock().expect("not poisoned");
     counters.reads += 1;
@@ -136,15 +126,11 @@ async fn metrics(State(counters): State<Arc<Mutex<Counters>>>) -> String {
     page
 }
 
-async fn marker(State(keys): State<Arc<Mutex<Keys>>>, Path(name): Path<String>) -> Response {
-    if !name.ends_with("@etcd") {
-=======
 async fn marker(
     State((keys, provider)): State<(Arc<Mutex<Keys>>, &'static str)>,
     Path(name): Path<String>,
 ) -> Response {
     if name != format!("{MARKER_MIDDLEWARE}@{provider}") {
->>>>>>> h-laggard
         return StatusCode::NOT_FOUND.into_response();
     }
     match keys.lock().expect("not poisoned").get(MARKER_KEY) {
