@@ -729,11 +729,22 @@ class FullDisk(Fault):
         # It has some room of its own yet; some megabytes are more than that.
         world.expected_dead.add(("etcd", n))
         filler = base64.b64encode(os.urandom(1 << 20)).decode()
-        for number in range(6):
-            await any_etcd(world, "kv/put", {"key": b64("chaos/fill"), "value": filler})
+        for number in range(36):
+            if not world.part("etcd", n).is_running():
+                break
+            try:
+                await world.etcd((n + 1 + number % 2) % 3, "kv/put", {"key": b64("chaos/fill"), "value": filler}, 3)
+            except (RuntimeError, ValueError):
+                pass  # without a leader for a moment
+
+    def tell(self):
+        return f"{self.name}({self.number}{' died' if self.died else ''})"
+
+    died = False
 
     async def heal(self):
         world, n = self.world, self.number
+        self.died = not world.part("etcd", n).is_running()
         self.filler.unlink()
         if world.part("etcd", n).is_running():
             await world.kill("etcd", n)

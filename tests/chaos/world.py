@@ -23,7 +23,8 @@ BACKENDS = 8
 # As kubelet looks, with the numbers of a common manifest.
 PROBE_INTERVAL_SECONDS = 1.0
 PROBE_FAILURES = 2
-ETCD_QUOTA_BYTES = 24 << 20
+# Small, so that it can be filled; more than what a few runs need.
+ETCD_QUOTA_BYTES = 48 << 20
 START_SECONDS = 40
 
 
@@ -193,7 +194,7 @@ class World:
             "--initial-advertise-peer-urls", f"http://{LOOPBACK}:{self.peer_link[n]}",
             "--initial-cluster", members, "--initial-cluster-token", "chaos",
             "--initial-cluster-state", self.cluster_state, "--quota-backend-bytes", ETCD_QUOTA_BYTES,
-            "--auto-compaction-mode", "revision", "--auto-compaction-retention", 2000, "--log-level", "warn",
+            "--auto-compaction-mode", "revision", "--auto-compaction-retention", 1000, "--log-level", "warn",
         ])  # fmt: skip
 
     def settings(self, n):
