@@ -75,6 +75,10 @@ class Balancer:
         """Give a server no new connections, however well it is, or give it some again."""
         self.backends[name].is_drained = drained
 
+    def distrust(self, name):
+        """Give a server that starts anew no connections until it was well once, as Kubernetes does."""
+        self.backends[name].failures = FAILURES_TO_LEAVE
+
     def is_in(self, name):
         """Whether a server gets connections now."""
         return self.backends[name].is_in
