@@ -60,6 +60,10 @@ pub(crate) struct State {
     /// Whether laggards are withdrawn; and the last change that was answered without one of them.
     pub(crate) proceeds: bool,
     pub(crate) floor: Mark,
+    /// A Traefik was withdrawn that showed the newest tree.
+    pub(crate) newest_was_withdrawn: bool,
+    /// Some Traefik was restarted.
+    pub(crate) restarted: bool,
     pub(crate) upgrade: Upgrade,
 }
 
@@ -109,6 +113,8 @@ impl State {
             back: Back { possible: world.luck.restores > 0, ..Back::default() },
             proceeds: world.proceeds,
             floor: Mark::default(),
+            newest_was_withdrawn: false,
+            restarted: false,
             upgrade: Upgrade { stages: world.upgrade, stage: 0, adopted: false, handovers: 0 },
         }
     }
@@ -214,7 +220,8 @@ impl State {
 
     pub(crate) fn is_settled(&self) -> bool {
         let (now, tree) = (self.now(), self.tree_now());
-        self.calls.iter().all(Call::is_over) && now.head == tree.mark && tree.missing(now.wanted()).is_empty()
+        let tree_done = now.head == tree.mark && tree.missing(now.wanted()).is_empty();
+        self.calls.iter().all(Call::is_over) && tree_done && self.traefiks.iter().all(|traefik| traefik.ready)
     }
 }
 

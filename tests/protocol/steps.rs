@@ -90,13 +90,18 @@ impl State {
                 }
             }
             Action::Withdraw { traefik } => {
+                let this = &self.traefiks[traefik];
+                self.newest_was_withdrawn |= this.page == Page::Tree && this.shown + 1 == self.trees.len();
                 self.traefiks[traefik].ready = false;
                 self.traefiks[traefik].was_out = broken == Broken::ExcusedByAnOldLook;
             }
             Action::Readmit { traefik } => self.traefiks[traefik].ready = true,
             Action::Restart { traefik } => {
                 self.luck.restarts -= 1;
+                self.restarted = true;
                 self.traefiks[traefik].page = Page::Nothing;
+                // Where there is a probe, it has to pass it.
+                self.traefiks[traefik].ready = !self.proceeds;
             }
             Action::Fetch { traefik, view } => {
                 let records = &self.records[view];
