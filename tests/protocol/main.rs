@@ -1,19 +1,21 @@
 //! The commit protocol (docs/protocol.md), small enough to look at every state it can reach.
 //!
 //! **What is in it.** A store with guarded transactions on a head and a marker; two routes, one below the other, and a bucket
-//! that comes and goes; three calls of the hub, overlapping in every way; up to two Traefiks that load any revision at any
+//! that comes and goes; calls of the hub, overlapping in every way; up to three Traefiks that load any revision at any
 //! time; commits whose answer gets lost, or that arrive long after everybody has stopped waiting; replicas that die between
-//! any two steps; a store that is wiped. Record-only commits and the fast path, projections of several transactions (one
-//! leaf each), calls that change nothing, retries by nonce, epochs.
+//! any two steps; a store that is wiped, or goes back to what it was; Traefiks that lag and are withdrawn, or restart and are
+//! given a fallback; replicas of two layouts; a foreign hand in the tree. Record-only commits and the fast path, projections of
+//! several transactions (one leaf each), calls that change nothing, retries by nonce, epochs.
 //!
 //! **Replicas are not in the state.** All that a replica has of its own is a view of the store, which may lag. So every step
 //! here may be taken from *any* revision the store ever had, which covers two replicas or twenty, each watch delayed as
-//! you like, a replica that is paused between planning and sending, and one that restarts. A transaction whose guards fail
-//! changes nothing; such steps are left out.
+//! you like, a replica that is paused between planning and sending, and one that restarts; after the store went back one that
+//! has slept through it, one that knows what was lost, and one that has a snapshot of any age. A transaction whose guards
+//! fail changes nothing; such steps are left out.
 //!
 //! **What is left out.** Batches (a batch is one commit with several calls: what holds for one call holds for it), time (a
-//! deadline may pass at any moment), the list of live Traefiks (issue of the barrier's own tests), etcd restored from a backup,
-//! foreign keys, and how keys and rules are spelled. A Traefik lags by at most `longest_history` different revisions.
+//! deadline may pass at any moment), and how keys and rules are spelled. docs/protocol.md has the whole list.
+//! A Traefik lags by at most `longest_history` different revisions.
 //!
 //! Each guard has a variant of the protocol that lacks it, and a test that the checker finds out.
 

@@ -179,10 +179,11 @@ impl Model for Protocol {
             }),
             Property::always(SOMEBODY_SERVES, |protocol: &Protocol, state: &State| {
                 // A Traefik that has restarted has to pass its probe first, and in between there may be nobody.
-                let may =
-                    |traefik: &Traefik| traefik.ready || (state.restarted && protocol.may_come_back(state, traefik));
+                let may = |traefik: &Traefik| {
+                    traefik.ready || (state.lag.restarted && protocol.may_come_back(state, traefik))
+                };
                 let somebody = state.traefiks.iter().any(|traefik| traefik.page != Page::Tree || may(traefik));
-                somebody && !state.newest_was_withdrawn
+                somebody && !state.lag.newest_was_withdrawn
             }),
             Property::always(NO_FIGHT, |_, state: &State| state.upgrade.handovers <= state.upgrade.stage),
         ];

@@ -24,19 +24,17 @@ impl Protocol {
             let views = (0..state.records.len()).filter(|&view| self.may_give(state, view, this.page));
             actions.extend(views.map(|view| Action::Fetch { traefik, view }));
         }
-        if state.proceeds && this.ready && self.is_behind(state, this) {
+        if state.lag.proceeds && this.ready && self.is_behind(state, this) {
             actions.push(Action::Withdraw { traefik });
         }
-        if state.proceeds && !this.ready {
-            if self.may_come_back(state, this) {
-                actions.push(Action::Readmit { traefik });
-            }
+        if state.lag.proceeds && !this.ready && self.may_come_back(state, this) {
+            actions.push(Action::Readmit { traefik });
         }
     }
 
     /// Whatever was answered without it has to be there. Being less behind is not enough.
     pub(crate) fn may_come_back(&self, state: &State, traefik: &Traefik) -> bool {
-        let (told, floor, epoch) = (state.told(traefik), state.floor, state.tree_now().mark.epoch);
+        let (told, floor, epoch) = (state.told(traefik), state.lag.floor, state.tree_now().mark.epoch);
         if traefik.page == Page::Nothing {
             return false;
         }
@@ -51,7 +49,7 @@ impl Protocol {
             return true;
         }
         let nearly = self.broken == Broken::BackBeforeCaughtUp && told.n + 1 >= floor.n;
-        let caught_up = state.covers(self.broken, told, floor) && !state.shows_lost(self.broken, traefik);
+        let caught_up = told.covers(self.broken, floor) && !state.shows_lost(self.broken, traefik);
         caught_up || nearly
     }
 
@@ -74,13 +72,13 @@ impl Protocol {
         if state.luck.restores > 0 {
             match &state.back.backup {
                 None if now.n > 0 => actions.push(Action::Backup),
-                None => {}
                 // A store that hasn't moved can't go back.
-                Some((records, tree)) => {
-                    if records.last().is_some_and(|last| last.head != now) || tree != state.tree_now() {
-                        actions.push(Action::Restore);
-                    }
+                Some((records, tree))
+                    if records.last().is_some_and(|last| last.head != now) || tree != state.tree_now() =>
+                {
+                    actions.push(Action::Restore);
                 }
+                _ => {}
             }
         }
         if state.back.life > 0 {
