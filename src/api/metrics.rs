@@ -63,6 +63,8 @@ pub struct Sources {
     pub traefiks: Ask<Traefiks>,
     /// How long ago users' activity was last collected; `None`: not yet, or nobody does.
     pub activity_age: Option<Ask<Option<Duration>>>,
+    /// Whether it is this replica that collects it.
+    pub activity_holder: Option<Ask<bool>>,
     /// How often the Traefik that we run was started again.
     pub child_restarts: Option<Ask<u64>>,
     /// How the routes are kept for times without a store, if they are.
@@ -153,6 +155,10 @@ impl Sources {
         if let Some(age) = self.activity_age.as_ref().and_then(|age| age()) {
             let help = "Time since users' activity was last collected.";
             to.gauge("pointsman_activity_age_seconds", help, age.as_secs_f64())?;
+        }
+        if let Some(holder) = &self.activity_holder {
+            let help = "Whether it is this replica that collects users' activity.";
+            to.gauge("pointsman_activity_holder", help, if holder() { 1.0 } else { 0.0 })?;
         }
         Ok(())
     }

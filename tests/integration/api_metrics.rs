@@ -68,6 +68,7 @@ impl World {
                 went_on: 5,
             }),
             activity_age: Some(Box::new(|| Some(Duration::from_millis(1500)))),
+            activity_holder: Some(Box::new(|| true)),
             child_restarts: Some({
                 let restarts = restarts.clone();
                 Box::new(move || restarts.load(Ordering::Relaxed))
@@ -193,6 +194,7 @@ async fn what_other_rooms_know_is_asked_at_each_scrape() {
         ("pointsman_changes_without_laggard_total", Some(5.0), Some(5.0)),
         ("pointsman_traefik_restarts_total", Some(0.0), Some(3.0)),
         ("pointsman_activity_age_seconds", Some(1.5), Some(1.5)),
+        ("pointsman_activity_holder", Some(1.0), Some(1.0)),
         ("requests_web", Some(7.0), Some(7.0)),
         ("requests_ws", Some(2.0), Some(2.0)),
         (r#"requests_proxy{status="503"}"#, Some(1.0), Some(1.0)),

@@ -6,6 +6,7 @@ mod support;
 
 mod activity;
 mod activity_one_machine;
+mod activity_replicas;
 mod api_activity;
 mod api_auth;
 mod api_docs;
@@ -49,6 +50,7 @@ mod store_embedded;
 mod store_embedded_crash;
 mod store_faults;
 mod store_follower;
+mod store_lease;
 mod store_model;
 mod store_tls;
 mod system;

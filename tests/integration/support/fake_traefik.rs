@@ -1,6 +1,8 @@
-//! A Traefik that reads its tree from any store and shows its marker, and that a test can hold back.
+//! A Traefik that reads its tree from any store and shows its marker, and that a test can hold back. It also counts answers
+//! as a test says that they were given.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -11,6 +13,7 @@ use axum::routing::get;
 use pointsman::store::follow::{Follower, Update};
 use pointsman::store::{Event, SharedStore};
 use pointsman::traefik::fixed::{MARKER_HEADER, MARKER_KEY, MARKER_MIDDLEWARE};
+use pointsman::traefik::name;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -19,11 +22,19 @@ use url::Url;
 
 type Keys = BTreeMap<String, String>;
 
+/// Answers by the names of their routers, and how often somebody has read them.
+#[derive(Default)]
+struct Counters {
+    answers: BTreeMap<String, u64>,
+    reads: usize,
+}
+
 /// Shows what a Traefik would show that serves the tree under `root_key/`. Ends with its value.
 pub(crate) struct FakeTraefik {
     pub(crate) url: Url,
     held: watch::Sender<bool>,
     serving: Arc<Mutex<Keys>>,
+    counters: Arc<Mutex<Counters>>,
     _tasks: JoinSet<()>,
 }
 
@@ -39,8 +50,12 @@ impl FakeTraefik {
         let serving: Arc<Mutex<Keys>> = Arc::default();
         let held = watch::Sender::new(false);
         let mut tasks = JoinSet::new();
-        let app =
-            Router::new().route("/api/http/middlewares/{name}", get(marker)).with_state((serving.clone(), provider));
+        let counters: Arc<Mutex<Counters>> = Arc::default();
+        let app = Router::new()
+            .route("/api/http/middlewares/{name}", get(marker))
+            .with_state((serving.clone(), provider))
+            .route("/metrics", get(metrics))
+            .with_state(counters.clone());
         tasks.spawn(async move { axum::serve(listener, app).await.expect("serves") });
         let prefix = format!("{root_key}/");
         let (mut hold, shown) = (held.subscribe(), serving.clone());
@@ -71,12 +86,22 @@ impl FakeTraefik {
                     keys.iter().map(|(k, v)| (k.strip_prefix(&prefix).unwrap_or(k).to_owned(), v.clone())).collect();
             }
         });
-        Self { url, held, serving, _tasks: tasks }
+        Self { url, held, serving, counters, _tasks: tasks }
     }
 
     /// Whether it keeps to what it serves now.
     pub(crate) fn hold(&self, held: bool) {
         self.held.send_replace(held);
+    }
+
+    /// A route's server has answered a user's request.
+    pub(crate) fn answered(&self, path: &str) {
+        *self.counters.lock().expect("not poisoned").answers.entry(name::route(path)).or_default() += 1;
+    }
+
+    /// How often somebody has read the counters.
+    pub(crate) fn reads(&self) -> usize {
+        self.counters.lock().expect("not poisoned").reads
     }
 
     /// The URL of a route's server, as far as a leaf router of exactly this rule says.
@@ -86,6 +111,19 @@ impl FakeTraefik {
         let name = key.split('/').nth(2)?;
         keys.get(&format!("http/services/{name}/loadbalancer/servers/0/url")).cloned()
     }
+}
+
+async fn metrics(State(counters): State<Arc<Mutex<Counters>>>) -> String {
+    let mut counters = counters.lock().expect("not poisoned");
+    counters.reads += 1;
+    // When it started is of no interest, if it is always the same.
+    let mut page = "process_start_time_seconds 1.7e+09\n".to_owned();
+    for (router, count) in &counters.answers {
+        let labels =
+            format!(r#"code="200",method="GET",protocol="http",router="{router}@etcd",service="{router}@etcd""#);
+        writeln!(page, "traefik_router_requests_total{{{labels}}} {count}").expect("a string grows");
+    }
+    page
 }
 
 async fn marker(
