@@ -103,7 +103,7 @@ impl Tenure {
     }
 
     /// Whether this term goes on, as of less than a TTL ago. Whoever was paused for longer waits here until the store has
-    /// been asked. A store that can't be reached says nothing against it: then the last holder goes on, but can't write.
+    /// answered. A store that is away says nothing against one who asks all the time: he goes on, but can't write.
     pub async fn is_confirmed(&mut self, term: &Held) -> bool {
         loop {
             match self.held().filter(|held| held.is_same_term(term)) {
@@ -237,7 +237,7 @@ struct Seen {
 #[derive(Debug, Clone, Copy)]
 struct Term {
     revision: Revision,
-    /// When that was last asked of the store which did not deny it.
+    /// When that was last asked of the store, which did not deny it, or gave no answer.
     asked: Instant,
 }
 
@@ -353,8 +353,11 @@ impl Contender {
             (Some(_), Ok(Commit::Conflict(_))) => self.term = None,
             (Some(term), Err(error)) => {
                 debug!(%error, "The lease {} could not be kept: {error}; trying again", self.key);
-                // It may be that the store is away for everybody, and then nobody else can have the lease.
-                term.asked = sent;
+                // It may be that the store is away for everybody, and then nobody else can have the lease. But not if we
+                // were paused since we asked last: then it is unknown until the store answers.
+                if now.duration_since(term.asked) < self.times.ttl {
+                    term.asked = sent;
+                }
                 self.not_before = Some(now + self.times.beat / 3);
             }
             (None, Ok(Commit::Done(revision))) => {
