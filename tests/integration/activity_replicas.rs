@@ -47,7 +47,8 @@ const LONG: Times = Times { ttl: Duration::from_secs(3600), beat: Duration::from
 struct Way {
     store: MemoryStore,
     is_open: watch::Sender<bool>,
-    hears: watch::Sender<bool>,
+    /// Of which watches it hears, by their prefixes.
+    hears: watch::Sender<fn(&str) -> bool>,
     /// What became of each commit that wrote times under the lease.
     written: Arc<Mutex<Vec<Commit>>>,
     /// How many of them told of a whole look.
@@ -93,7 +94,7 @@ impl Store for Way {
 
     async fn watch(&self, prefix: &str, after: Revision) -> Result<Box<dyn Watch>, StoreError> {
         let (watch, hears) = (self.store.watch(prefix, after).await?, self.hears.subscribe());
-        Ok(Box::new(Hearing { watch, hears, heard: None }))
+        Ok(Box::new(Hearing { watch, prefix: prefix.to_owned(), hears, heard: None }))
     }
 
     fn limits(&self) -> TxnLimits {
@@ -103,7 +104,8 @@ impl Store for Way {
 
 struct Hearing {
     watch: Box<dyn Watch>,
-    hears: watch::Receiver<bool>,
+    prefix: String,
+    hears: watch::Receiver<fn(&str) -> bool>,
     heard: Option<Result<Changes, StoreError>>,
 }
 
@@ -113,7 +115,7 @@ impl Watch for Hearing {
         if self.heard.is_none() {
             self.heard = Some(self.watch.next().await);
         }
-        let _ = self.hears.wait_for(|hears| *hears).await;
+        let _ = self.hears.wait_for(|hears| hears(&self.prefix)).await;
         self.heard.take().expect("it was put there")
     }
 }
@@ -134,7 +136,7 @@ impl Replica {
         let way = Way {
             store,
             is_open: watch::Sender::new(true),
-            hears: watch::Sender::new(true),
+            hears: watch::Sender::new(|_| true),
             written: Arc::default(),
             looks: Arc::default(),
         };
@@ -359,6 +361,27 @@ async fn a_killed_holder_is_followed_within_the_ttl() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_holder_has_read_what_the_last_one_wrote() {
+    let mut world = World::start(2, QUICK).await;
+    let holder = world.holder().await;
+    // It hears of the lease, but is late to hear of all else.
+    let late = world.replicas[1 - holder].way.clone();
+    late.hears.send_replace(|prefix| prefix != "pointsman/activity/");
+    let before = now();
+    world.traefik.answered(PATHS[0]);
+    let said = eventually("it is seen", PROMISE, || async {
+        let said = world.said(PATHS[0])[holder];
+        said.filter(|at| *at > before).ok_or_else(|| format!("{said:?}"))
+    })
+    .await;
+    world.looks(2).await;
+    drop(world.replicas.remove(holder));
+    world.holder().await;
+    world.looks(3).await;
+    assert_eq!(world.agree(PATHS[0], Timestamp::UNIX_EPOCH).await, said);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_holder_that_stops_is_followed_at_once() {
     let mut world = World::start(3, LONG).await;
     let holder = world.holder().await;
@@ -396,13 +419,13 @@ async fn a_holder_that_was_paused_says_what_the_others_say() {
         assert_eq!(one.way.written().len(), written, "it stands still");
         if is_cut_off {
             one.way.is_open.send_replace(false);
-            one.way.hears.send_replace(false);
+            one.way.hears.send_replace(|_| false);
         }
         drop(paused);
         // It looks at once, if it thinks that it should.
         world.looks(5).await;
         one.way.is_open.send_replace(true);
-        one.way.hears.send_replace(true);
+        one.way.hears.send_replace(|_| true);
         assert_ne!(world.holder().await, holder);
         world.looks(5).await;
         // What it finds at Traefik when it wakes is news to it, and happened long ago.
