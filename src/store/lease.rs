@@ -258,25 +258,27 @@ impl Contender {
 
     /// Takes what a follower of the key's prefix says.
     pub fn see(&mut self, update: Update, now: Instant) {
-        let absent = Seen { revision: 0, holder: Vec::new(), beat: 0, since: now };
-        let events: Vec<Event> = match update {
+        match update {
             Update::Reset(listing) => {
-                // All of it is what it is now, and that may be what it was before.
-                let before = self.seen.replace(absent);
-                listing.entries.into_iter().for_each(|entry| self.see_event(Event::Put(entry), now));
-                let seen = self.seen.take().map(|seen| match before {
-                    Some(Seen { revision, beat, since, .. }) if (revision, beat) == (seen.revision, seen.beat) => {
-                        Seen { since, ..seen }
-                    }
-                    _ => seen,
-                });
-                self.seen = seen;
-                Vec::new()
+                let fresh = Seen { revision: 0, holder: Vec::new(), beat: 0, since: now };
+                let before = self.seen.replace(fresh);
+                for entry in listing.entries {
+                    self.see_event(Event::Put(entry), now);
+                }
+                // It may be just what it was before, and then the time goes on.
+                if let (Some(seen), Some(before)) = (&mut self.seen, before)
+                    && (seen.revision, seen.beat) == (before.revision, before.beat)
+                {
+                    seen.since = before.since;
+                }
             }
-            Update::Changes(changes) => changes.events,
+            Update::Changes(changes) => {
+                for event in changes.events {
+                    self.see_event(event, now);
+                }
+            }
             Update::Lost(error) => return debug!(%error, "The lease {} can't be followed: {error}", self.key),
-        };
-        events.into_iter().for_each(|event| self.see_event(event, now));
+        }
         let Some(seen) = &self.seen else { return };
         if self.term.is_some_and(|term| term.revision != seen.revision) {
             self.term = None;
