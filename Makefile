@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo demo-etcd wheel test setup-test fmt-check clippy doc test-rust test-python test-e2e test-e2e-slow test-dataplane test-dataplane-slow test-hub test-hub-proxy kill-loop lint deny fmt bench bench-start clean
+.PHONY: help setup demo demo-etcd demo-ha wheel test setup-test fmt-check clippy doc test-rust test-python test-e2e test-e2e-slow test-dataplane test-dataplane-slow test-hub test-hub-proxy kill-loop lint deny fmt bench bench-start clean
 
 PYTHON ?= python3
 PORT ?= 8000
@@ -24,6 +24,9 @@ demo: ## run JupyterHub on Pointsman on this machine, until Ctrl-C (PORT=8000)
 
 demo-etcd: ## the same with the routes in etcd, and each part started for itself (PORT=8000)
 	@$(PYTHON) scripts/demo --etcd --port $(PORT)
+
+demo-ha: ## 3 etcd, 2 Pointsmen, 2 Traefiks and a hub, with commands to kill and revive each (PORT=8000 ARGS="--do ...")
+	@$(PYTHON) scripts/demo-ha --port $(PORT) $(ARGS)
 
 wheel: ## build the Python package for this machine into target/wheels/
 	@$(PYTHON) scripts/dev-env build wheel

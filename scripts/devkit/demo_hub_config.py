@@ -1,7 +1,8 @@
-"""The hub of the demos: the example, and nothing that the hub starts outlives it, even if it is killed."""
+"""The hub of the demos: the example, and nothing that the hub starts outlives the demo, even if that is killed."""
 
 import os
 import sys
+from pathlib import Path
 
 from jupyterhub.spawner import SimpleLocalProcessSpawner
 
@@ -26,8 +27,14 @@ class DemoSpawner(SimpleLocalProcessSpawner):
         return before_exec
 
 
-c.JupyterHub.spawner_class = DemoSpawner
-c.JupyterHub.cleanup_servers = True
+if "DEMO_PID" in os.environ:
+    # Users' servers live on while the hub is away, as they would in production, and end with the demo.
+    keeper = str(Path(with_parent.__file__).with_name("while_lives.py"))
+    c.Spawner.cmd = [sys.executable, keeper, os.environ["DEMO_PID"], "jupyterhub-singleuser"]
+    c.JupyterHub.cleanup_servers = False
+else:
+    c.JupyterHub.spawner_class = DemoSpawner
+    c.JupyterHub.cleanup_servers = True
 if "command" in c.ConfigurableHTTPProxy:
     # Elsewhere it may outlive the hub, which is what a hub that comes back wants.
     c.ConfigurableHTTPProxy.command = [sys.executable, with_parent.__file__, *c.ConfigurableHTTPProxy.command]

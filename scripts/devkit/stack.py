@@ -13,6 +13,8 @@ class Stack(Parts):
         public_ports = [public_port or free_port()] + [free_port() for _ in range(traefiks - 1)]
         super().__init__(folder, binary, hub_config or EXAMPLES / "jupyterhub_config.py", public_ports, hub_version)
         self.pointsman_environment = {}
+        # How long a Traefik that is stopped finishes what it has.
+        self.grace_seconds = 2
         self.traefik_ports = [free_port() for _ in range(traefiks)]
         self.etcd_port, self.peer_port, self.pages_port = free_port(), free_port(), free_port()
 
@@ -82,12 +84,16 @@ class Stack(Parts):
 
     # Traefik
 
+    @staticmethod
+    def traefik_name(number):
+        return f"traefik{number or ''}"
+
     def write_traefik_config(self, number):
         """Let Pointsman write the files of one Traefik, and say which file to start it with."""
-        place = self.place(f"traefik{number or ''}")
+        place = self.place(self.traefik_name(number))
         child = Child(
             "pointsman traefik-config",
-            self.pointsman_command("traefik-config", "--dir", place, "--grace-seconds", "2"),
+            self.pointsman_command("traefik-config", "--dir", place, "--grace-seconds", str(self.grace_seconds)),
             self.place("logs") / "traefik-config.log",
             env={**plain_environment(), **self.settings(number)},
         ).start()
@@ -100,7 +106,7 @@ class Stack(Parts):
     def start_traefik(self, number=0):
         """Start a Traefik and wait until it answers. It has routes once the hub has brought some."""
         config = self.write_traefik_config(number)
-        child = self.start(f"traefik{number or ''}", [program("traefik"), "--configFile", config], plain_environment())
+        child = self.start(self.traefik_name(number), [program("traefik"), "--configFile", config], plain_environment())
         wait_until(
             "Traefik answers", answers(f"http://{LOOPBACK}:{self.traefik_ports[number]}/api/version"), 20, [child]
         )

@@ -155,7 +155,7 @@ impl Judge {
                 Status::Unknown | Status::Silent(_) => unsure = Some(format!("{url} has not told what it serves")),
             }
         }
-        if all.is_empty() && !followed {
+        if all.is_empty() {
             unsure = Some("no Traefik is known".to_owned());
         }
         match (needs, unsure) {
@@ -175,4 +175,87 @@ fn outdone(all: &BTreeMap<String, Seen>, newest: &Newest) -> bool {
         Status::Serving(_) | Status::Fallback(_) => !followed,
         _ => false,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::{Instant, advance};
+
+    use super::*;
+
+    fn marker(epoch: &str, n: u64) -> Marker {
+        Marker { layout: LAYOUT, digest: "d".to_owned(), epoch: epoch.to_owned(), n }
+    }
+
+    fn fleet(statuses: &[Status]) -> BTreeMap<String, Seen> {
+        let seen = |status: &Status| Seen {
+            status: status.clone(),
+            since: Instant::now(),
+            asked: None,
+            asking: None,
+            router_errors: None,
+        };
+        statuses.iter().enumerate().map(|(i, status)| (format!("t{i}"), seen(status))).collect()
+    }
+
+    fn needs(i: usize) -> Verdict {
+        Verdict::Routes(format!("t{i}"))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn routes_are_for_who_stays_without_any() {
+        let serving = Status::Serving(marker("e", 7));
+        for (followed, patience) in [(true, PATIENCE.0), (false, PATIENCE.1)] {
+            let mut judge = Judge::default();
+            let all = fleet(&[serving.clone(), Status::Down]);
+            assert_eq!(judge.judge(&all, followed), Verdict::Nothing);
+            let all = fleet(&[serving.clone(), Status::Empty]);
+            assert_eq!(judge.judge(&all, followed), Verdict::Nothing, "it may be loading them");
+            advance(patience).await;
+            assert_eq!(judge.judge(&all, followed), needs(1));
+            let all = fleet(&[serving.clone(), Status::Fallback(marker("e", 7))]);
+            assert_eq!(judge.judge(&all, followed), needs(1), "as long as it lives on them");
+            let all = fleet(&[serving.clone(), serving.clone()]);
+            assert_eq!(judge.judge(&all, followed), Verdict::Nothing, "etcd is back for it");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_takes_nothing_away() {
+        let (serving, silent) = (Status::Serving(marker("e", 7)), Status::Silent("slow".to_owned()));
+        let mut judge = Judge::default();
+        for unknown in [Status::Unknown, silent.clone()] {
+            let verdict = judge.judge(&fleet(&[serving.clone(), unknown]), false);
+            assert!(matches!(verdict, Verdict::Unsure(_)), "we have just started: {verdict:?}");
+        }
+        assert!(matches!(judge.judge(&fleet(&[serving.clone(), Status::Unknown]), true), Verdict::Unsure(_)));
+        assert!(matches!(judge.judge(&fleet(&[]), true), Verdict::Unsure(_)));
+        assert_eq!(judge.judge(&fleet(&[serving.clone(), silent.clone()]), true), Verdict::Nothing, "etcd is there");
+        judge.judge(&fleet(&[serving.clone(), Status::Fallback(marker("e", 7))]), true);
+        for silence in [silent, Status::Unknown] {
+            assert_eq!(judge.judge(&fleet(&[serving.clone(), silence]), true), needs(1), "it lives on ours");
+        }
+        assert_eq!(judge.judge(&fleet(&[serving.clone(), Status::Empty]), true), needs(1), "and began anew");
+        judge.judge(&fleet(&[serving.clone(), Status::Down]), true);
+        assert_eq!(judge.judge(&fleet(&[serving, Status::Empty]), true), Verdict::Nothing, "patience begins anew");
+    }
+
+    #[tokio::test]
+    async fn what_is_older_than_what_users_get_stays_here() {
+        let newest = |epoch: &str, n, followed| Newest {
+            head: Head { epoch: epoch.to_owned(), n, nonce: "x".to_owned() },
+            followed,
+        };
+        for (status, ours, expected) in [
+            (Status::Serving(marker("e", 7)), newest("e", 7, false), false),
+            (Status::Serving(marker("e", 7)), newest("e", 6, false), true),
+            (Status::Fallback(marker("e", 7)), newest("e", 6, true), true),
+            (Status::Serving(marker("f", 1)), newest("e", 6, false), true),
+            (Status::Serving(marker("f", 9)), newest("e", 6, true), false),
+            (Status::Empty, newest("e", 6, false), false),
+        ] {
+            let all = fleet(&[Status::Down, status.clone()]);
+            assert_eq!(outdone(&all, &ours), expected, "{status:?} {ours:?}");
+        }
+    }
 }

@@ -50,14 +50,14 @@ pub(super) struct View {
     pub(super) tree_revision: Revision,
     /// When the store last told of the records, be it that nothing had changed.
     pub(super) heard: Option<Instant>,
-    /// The records can't be followed now.
-    pub(super) lost: bool,
+    /// Since when the records can't be followed, if they can't.
+    pub(super) lost: Option<Instant>,
 }
 
 impl View {
     /// Whether the records have been read, and are followed.
     pub(super) fn followed(&self) -> bool {
-        self.records_loaded && !self.lost
+        self.records_loaded && self.lost.is_none()
     }
 }
 
@@ -120,7 +120,7 @@ impl Mirror {
                     }
                     view.records_revision = listing.revision;
                     view.records_loaded = true;
-                    (view.heard, view.lost) = (Some(Instant::now()), false);
+                    (view.heard, view.lost) = (Some(Instant::now()), None);
                 });
                 let routes = self.read().table.len();
                 info!(routes, revision = listing.revision, "Read {routes} routes from the store");
@@ -135,12 +135,12 @@ impl Mirror {
                         }
                     }
                     view.records_revision = changes.revision;
-                    (view.heard, view.lost) = (Some(Instant::now()), false);
+                    (view.heard, view.lost) = (Some(Instant::now()), None);
                 });
                 self.readiness.release("records");
             }
             Update::Lost(error) => {
-                self.change(|view| view.lost = true);
+                self.change(|view| view.lost = view.lost.or_else(|| Some(Instant::now())));
                 self.readiness.hold("records", format!("the routes can't be followed: {error}"));
             }
         }

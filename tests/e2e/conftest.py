@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
 from browser import Browser  # noqa: E402
-from devkit.child import adopt_orphans, kill_descendants  # noqa: E402
+from devkit.child import adopt_orphans, kill_descendants, reap_orphans  # noqa: E402
 from devkit.places import HOME, program  # noqa: E402
 from devkit.ports import free_port  # noqa: E402
 from devkit.stack import Stack  # noqa: E402
@@ -39,43 +39,18 @@ def pytest_sessionstart():
     FOLDER.mkdir(parents=True)
     # A hub that is killed leaves its users' servers, which must live on, and must be ended with us.
     adopt_orphans()
-    threading.Thread(target=reap_orphans, daemon=True).start()
+    threading.Thread(target=reap_for_ever, daemon=True).start()
 
 
 def pytest_sessionfinish():
     kill_descendants()
 
 
-def reap_orphans():
-    """Collect the ends of adopted processes, as init would: to a hub a zombie looks alive."""
+def reap_for_ever():
     pause = threading.Event()
     while not pause.wait(0.1):
         ours = {child.pid for stack in list(running_stacks) for child in list(stack.children.values()) if child.process}
-        for orphan in orphans_that_ended():
-            if orphan not in ours | started_by_tests:
-                try:
-                    os.waitpid(orphan, os.WNOHANG)
-                except ChildProcessError:
-                    pass
-
-
-def orphans_that_ended():
-    """Zombies below us that nobody in this process started."""
-    found = []
-    for thread in Path("/proc/self/task").iterdir():
-        try:
-            children = (thread / "children").read_text().split()
-        except OSError:
-            continue
-        for pid in children:
-            try:
-                state, _, _, session = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:4]
-                # Users' servers are started in sessions of their own; what a library starts, such as a browser, is not.
-                if state == "Z" and int(session) != os.getsid(0):
-                    found.append(int(pid))
-            except (OSError, ValueError):
-                continue
-    return found
+        reap_orphans(ours | started_by_tests)
 
 
 @pytest.fixture(scope="session")

@@ -15,10 +15,14 @@ class Kernel:
         self.base = f"{hub.path(name)}api/kernels"
         self.headers = {"Authorization": f"token {hub.token}"}
         self.id = self._post(self.base)["id"]
-        host = hub.stack.public_url.removeprefix("http://")
+        self.connect()
+
+    def connect(self):
+        """Connect to the kernel, also if there was a connection before."""
+        host = self.hub.stack.public_url.removeprefix("http://")
         self.socket = websocket.create_connection(
             f"ws://{host}{self.base}/{self.id}/channels",
-            header=[f"Authorization: token {hub.token}"],
+            header=[f"Authorization: token {self.hub.token}"],
             timeout=60,
         )
 

@@ -1,13 +1,15 @@
 //! `/api/routes`: what configurable-http-proxy's own specification and its clients rely on.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use pointsman::api::ApiSettings;
+use pointsman::control::ControlError;
 use rstest::rstest;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::support::api::{Api, Setup};
+use crate::support::api::{Api, Fault, Setup};
 
 const TARGET: &str = r#"{"target":"http://127.0.0.1:8888"}"#;
 
@@ -388,4 +390,37 @@ async fn an_answered_call_is_seen_by_all_later_ones() {
         ended.expect("no worker fails");
     }
     assert_eq!(api.keys().await, ["/fought-over"]);
+}
+
+#[tokio::test]
+async fn old_routes_are_for_who_asks_for_them() {
+    let api = Api::start().await;
+    api.add("/a", "http://x").await;
+    *api.routes.known.lock().unwrap() = Some(Duration::from_millis(61_999));
+    // As long as the store can be read nobody gets old ones.
+    for path in ["/api/routes?stale=true", "/api/routes/a?stale=true"] {
+        let fresh = api.call(&format!("GET {path}"), "").await;
+        assert_eq!((fresh.status, fresh.header("x-pointsman-stale")), (200, None), "{path}");
+    }
+    api.routes.break_with(Fault::Fail(ControlError::Unavailable("the store is away".to_owned())));
+    for (path, body) in [
+        ("/api/routes?stale=true", r#"{"/a":{"target":"http://x"}}"#),
+        ("/api/routes/?inactive_since=&stale=true", r#"{"/a":{"target":"http://x"}}"#),
+        ("/api/routes/a?stale=true", r#"{"target":"http://x"}"#),
+    ] {
+        let old = api.call(&format!("GET {path}"), "").await;
+        assert_eq!((old.status, old.header("x-pointsman-stale"), old.body.as_str()), (200, Some("61"), body), "{path}");
+    }
+    let none = api.call("GET /api/routes/b?stale=true", "").await;
+    assert_eq!((none.status, none.header("x-pointsman-stale")), (404, Some("61")));
+    for path in ["/api/routes", "/api/routes/a", "/api/routes?stale=1", "/api/routes/a?stale=false"] {
+        assert_eq!(api.call(&format!("GET {path}"), "").await.status, 503, "{path}");
+    }
+    for (line, body) in
+        [("POST /api/routes/b?stale=true", r#"{"target":"http://x"}"#), ("DELETE /api/routes/a?stale=true", "")]
+    {
+        assert_eq!(api.call(line, body).await.status, 503, "{line}");
+    }
+    *api.routes.known.lock().unwrap() = None;
+    assert_eq!(api.call("GET /api/routes?stale=true", "").await.status, 503, "nothing is known");
 }

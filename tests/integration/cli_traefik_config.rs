@@ -204,6 +204,27 @@ fn a_password_is_not_printed() {
     assert!(!printed.contains("hunter2"));
 }
 
+#[tokio::test]
+async fn the_fallback_is_named_for_whoever_has_a_token_and_pages() {
+    let place = Place::new();
+    let token = place.file("token", "hunter2\n");
+    let (token, pages) = (["--token-file", token.to_str().unwrap()], ["--pages-url", "http://127.0.0.1:1/"]);
+    for (args, minds) in [(&token[..], false), (&pages[..], true)] {
+        let printed = place.traefik_config(args);
+        assert!(!printed.stdout.contains("/fallback"), "{printed:?}");
+        assert_eq!(printed.stderr.contains("starts while etcd is away"), minds, "{printed:?}");
+    }
+    let printed = place.traefik_config(&[token, pages].concat()).stdout;
+    assert!(printed.contains("endpoint: \"http://127.0.0.1:1/fallback\""), "{printed}");
+    assert!(!printed.contains("hunter2"), "the key tells nothing about the token");
+    let dir = place.folder.path().join("traefik");
+    place.traefik_config(&[&token[..], &pages, &["--dir", dir.to_str().unwrap()]].concat());
+    assert_eq!(mode(&dir.join("traefik.yaml")), 0o600, "it holds a key");
+    let traefik = place.starts(&dir.join("traefik.yaml")).await;
+    let (_, overview) = http_get(&format!("{}/api/overview", traefik.api)).await.unwrap();
+    assert!(overview.contains(r#""HTTP""#) && overview.contains(r#""Etcd""#), "{overview}");
+}
+
 fn certificate() -> String {
     rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate").cert.pem()
 }
