@@ -270,7 +270,10 @@ impl World {
     /// What everybody says of a route.
     fn said(&self, path: &str) -> Vec<Option<Timestamp>> {
         let route = self.routes.iter().find(|route| route.spec == spec(path)).expect("it is there");
-        self.replicas.iter().map(|replica| replica.activity.of(&[route.clone()]).map(|last| last[0])).collect()
+        self.replicas
+            .iter()
+            .map(|replica| replica.activity.of(std::slice::from_ref(route)).map(|last| last[0]))
+            .collect()
     }
 
     /// Waits until all say the same of a route, and that is later than `before`.
