@@ -140,6 +140,10 @@ pub(crate) fn laggards() -> Vec<Property<Protocol>> {
             let behind = |i: usize| s.told(&s.traefiks[i]).n < s.tree_now().mark.n;
             s.lag.floor.n > 0 && can(p, s, |a| matches!(a, Action::Readmit { traefik } if behind(*traefik)))
         }),
+        Property::sometimes("a Traefik comes back old, as those that had more are gone", |_, s: &State| {
+            let old = |t: &Traefik| t.ready && t.page == Page::Tree && s.told(t).n < s.lag.floor.n;
+            s.lag.proceeds && s.lag.restarted && s.traefiks.iter().any(old)
+        }),
         Property::sometimes("the one that was withdrawn is ahead of the others", |_, s: &State| {
             let most = s.traefiks.iter().filter(|t| t.ready).map(|t| s.told(t).n).max();
             s.traefiks.iter().any(|t| !t.ready && Some(s.told(t).n) > most)

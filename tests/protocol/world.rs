@@ -138,8 +138,9 @@ pub(crate) fn laggards() -> Vec<World> {
         world([ADD, CHANGE, DELETE], 2, [0, 0, 0]).proceeding(),
         world([ADD, CHANGE], 3, [0, 0, 0]).proceeding(),
         world([ADD, CHANGE], 2, [0, 0, 1]).proceeding(),
-        world([ADD, CHANGE], 2, [0, 0, 0]).proceeding().going_back(),
-        world([ADD, CHANGE], 2, [0, 0, 0]).proceeding().restarting(),
+        world([ADD, CHANGE, DELETE], 2, [0, 0, 0]).proceeding().going_back(),
+        world([ADD, CHANGE, DELETE], 2, [0, 0, 0]).proceeding().restarting(),
+        world([ADD, ADD_LAB], 2, [0, 1, 0]).proceeding(),
     ]
 }
 
@@ -147,13 +148,13 @@ pub(crate) fn fallback() -> Vec<World> {
     vec![
         world([ADD, CHANGE, DELETE], 1, [0, 1, 0]).restarting(),
         world([ADD, DELETE], 2, [0, 0, 0]).restarting(),
-        world([ADD, ADD_LAB], 2, [0, 0, 0]).restarting(),
+        world([ADD, ADD_LAB], 2, [0, 1, 0]).restarting(),
     ]
 }
 
 pub(crate) fn layouts() -> Vec<World> {
     vec![
-        world([ADD, DELETE], 1, [0, 0, 0]).upgraded(THERE_AND_BACK),
+        world([ADD, DELETE], 2, [1, 0, 0]).upgraded(THERE_AND_BACK),
         world([ADD, ADD_LAB], 1, [0, 0, 0]).upgraded(THERE_AND_BACK),
         world([ADD, CHANGE, DELETE], 1, [0, 0, 0]).upgraded(HALF_WAY),
     ]
