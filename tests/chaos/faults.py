@@ -38,6 +38,8 @@ class Fault:
     gap_max = None
     gap_flag = None
     weight = 2
+    # What it stops is taken out of rotation and finishes what it has: not one request, not one operation may fail.
+    graceful = False
 
     def __init__(self, world, traffic, chance):
         self.world, self.traffic, self.chance = world, traffic, chance
@@ -123,6 +125,43 @@ class KillPointsmans(Fault):
     async def heal(self):
         for n in EACH:
             await self.world.revive("pointsman", n)
+
+
+@register
+class RollingRestart(Fault):
+    name = "rolling-restart"
+    what = "all nine are stopped in good order and started again, each when the one before is well: nobody may notice"
+    hold = (0, 0.1)
+    alone = True
+    weight = 1
+    graceful = True
+
+    def tell(self):
+        return self.name
+
+    def sockets(self):
+        return set(EACH)
+
+    async def inject(self):
+        world = self.world
+        for n in EACH:
+            await world.kill("etcd", n, signal.SIGTERM)
+            await world.revive("etcd", n)
+            await world.etcd_well(30)
+        for n in EACH:
+            await world.kill("pointsman", n, signal.SIGTERM)
+            await world.revive("pointsman", n)
+            await world.pointsman_well()
+        for n in EACH:
+            # First nobody new comes, and who was on the way has come: as at the end of a pod with a preStop hook.
+            await world.probes[n].drain()
+            await asyncio.sleep(1)
+            await world.kill("traefik", n, signal.SIGTERM)
+            await world.revive("traefik", n)
+            await until(f"traefik-{n} is ready", lambda n=n: ready(world, n), 30)
+
+    async def heal(self):
+        pass
 
 
 class Stop(Fault):

@@ -54,18 +54,23 @@ class Probe:
         self.world, self.number = world, number
         self.ready = False
         self.failures = 0
-        self.changes = []  # (time, ready)
+        self.draining = False  # it is about to be stopped in good order, and gets nobody new
         self.last = None
 
     async def turn(self, ready):
         if ready != self.ready:
             self.ready = ready
-            self.changes.append((time.monotonic(), ready))
             await self.world.publish()
+
+    async def drain(self):
+        """As a pod that is being deleted: no new connections from now on, whatever the probe says."""
+        self.draining = True
+        await self.turn(False)
 
     async def lost(self):
         """Its process has ended: it has to show again that it is ready."""
         self.failures = PROBE_FAILURES
+        self.draining = False
         await self.turn(False)
 
     async def run(self):
@@ -74,7 +79,9 @@ class Probe:
             process = self.world.part("traefik", self.number).process
             self.last, _ = await ask(self.world.public[self.number], "/_chp_healthz", timeout=1)
             if process is self.world.part("traefik", self.number).process and process and process.poll() is None:
-                if self.last == 200:
+                if self.draining:
+                    pass
+                elif self.last == 200:
                     self.failures = 0
                     await self.turn(True)
                 else:

@@ -41,6 +41,8 @@ mod flags_routing;
 mod flags_servers;
 mod flags_tls;
 mod forward;
+mod laggards;
+mod laggards_fleet;
 mod last_known_good;
 mod store_auth;
 mod store_contract;

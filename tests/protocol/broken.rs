@@ -71,6 +71,14 @@ pub(crate) enum Broken {
     BackBeforeCaughtUp,
     /// A Traefik is withdrawn for being behind the store, though no other one is ahead.
     WithdrawnByTheStore,
+    /// A Traefik is withdrawn when another one shows anything that it doesn't cover, be it of an epoch that is over.
+    WithdrawnByThePast,
+    /// What was answered without a Traefik has to be there even when its epoch is over.
+    FloorForEver,
+    /// It need not be there any more once the head has another epoch, though the tree has not.
+    FloorEndsTooEarly,
+    /// A Traefik whose fallback is ahead of the tree puts the others behind.
+    FallbackPutsOthersBehind,
 
     /// What the Traefiks show is enough, whether the tree itself has got there or not.
     BarrierIgnoresTheTree,

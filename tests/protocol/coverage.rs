@@ -136,11 +136,11 @@ fn laggards() -> Vec<Property<Protocol>> {
             s.traefiks.iter().any(|t| lags(s, t) && s.told(t).n > 0)
         }),
         Property::sometimes("a Traefik comes back", |p, s: &State| {
-            s.floor.n > 0 && can(p, s, |a| matches!(a, Action::Readmit { .. }))
+            s.lag.floor.n > 0 && can(p, s, |a| matches!(a, Action::Readmit { .. }))
         }),
         Property::sometimes("a Traefik comes back while it is behind again", |p, s: &State| {
             let behind = |i: usize| s.told(&s.traefiks[i]).n < s.tree_now().mark.n;
-            s.floor.n > 0 && can(p, s, |a| matches!(a, Action::Readmit { traefik } if behind(*traefik)))
+            s.lag.floor.n > 0 && can(p, s, |a| matches!(a, Action::Readmit { traefik } if behind(*traefik)))
         }),
         Property::sometimes("the one that was withdrawn is ahead of the others", |_, s: &State| {
             let most = s.traefiks.iter().filter(|t| t.ready).map(|t| s.told(t).n).max();
@@ -158,7 +158,7 @@ fn fallback() -> Vec<Property<Protocol>> {
             marks(s).iter().any(|mark| mark.n > s.tree_now().mark.n)
         }),
         Property::sometimes("the fallback is older than what was answered", |_, s: &State| {
-            marks(s).iter().any(|mark| mark.n < s.floor.n)
+            marks(s).iter().any(|mark| mark.n < s.lag.floor.n)
         }),
         Property::sometimes("the fallback is given up for a newer tree", |p, s: &State| {
             let older = marks(s).iter().any(|mark| mark.n < s.tree_now().mark.n);
@@ -211,7 +211,7 @@ fn answered_since(state: &State) -> bool {
 
 /// Whether this Traefik is not there for users, and lacks what has been answered without it.
 fn lags(state: &State, traefik: &Traefik) -> bool {
-    !traefik.ready && state.told(traefik).n < state.floor.n
+    !traefik.ready && state.told(traefik).n < state.lag.floor.n
 }
 
 /// The markers of the Traefiks on the fallback.

@@ -2,7 +2,7 @@
 
 use stateright::{Model, Property};
 
-use crate::state::State;
+use crate::state::{Page, State, Traefik};
 use crate::tree::{Edit, Mark};
 use crate::{Broken, Protocol};
 
@@ -13,8 +13,8 @@ pub(crate) const EXPLAINED: &str = "I2 I3 I6 the records explain every answer";
 pub(crate) const MARKER_TRUE: &str = "I4 the tree holds every change up to its marker";
 pub(crate) const MARKER_RISES: &str = "I5 the marker never falls";
 pub(crate) const TREE_RIGHT: &str = "I7 the tree routes as a longest-prefix table does";
-pub(crate) const PROGRESS: &str = "I8 every call ends, and the tree reaches the records";
-pub(crate) const SOMEBODY_SERVES: &str = "I9 not all Traefiks are withdrawn";
+pub(crate) const PROGRESS: &str = "I8 every call ends, the tree reaches the records, and every Traefik comes back";
+pub(crate) const SOMEBODY_SERVES: &str = "I9 not all Traefiks are withdrawn, nor one that shows the newest tree";
 pub(crate) const NO_FIGHT: &str = "I10 the tree changes hands once for each change of the replicas";
 
 /// What becomes of a transaction that is sent.
@@ -177,7 +177,14 @@ impl Model for Protocol {
             Property::always(PROGRESS, |protocol: &Protocol, state: &State| {
                 state.is_settled() || protocol.goes_on(state)
             }),
-            Property::always(SOMEBODY_SERVES, |_, state: &State| state.traefiks.iter().any(|traefik| traefik.ready)),
+            Property::always(SOMEBODY_SERVES, |protocol: &Protocol, state: &State| {
+                // A Traefik that has restarted has to pass its probe first, and in between there may be nobody.
+                let may = |traefik: &Traefik| {
+                    traefik.ready || (state.lag.restarted && protocol.may_come_back(state, traefik))
+                };
+                let somebody = state.traefiks.iter().any(|traefik| traefik.page != Page::Tree || may(traefik));
+                somebody && !state.lag.newest_was_withdrawn
+            }),
             Property::always(NO_FIGHT, |_, state: &State| state.upgrade.handovers <= state.upgrade.stage),
         ];
         if self.broken == Broken::Nothing {
@@ -188,10 +195,16 @@ impl Model for Protocol {
 }
 
 impl Protocol {
-    /// Whether there is a step that leads on. Leaving and coming back doesn't.
+    /// Whether there is a step that leads on. Leaving doesn't, nor does coming back as long as there is more to load.
     fn goes_on(&self, state: &State) -> bool {
+        let loaded = |traefik: usize| state.traefiks[traefik].shown + 1 == state.trees.len();
+        let leads_on = |action: &Action| match *action {
+            Action::Withdraw { .. } => false,
+            Action::Readmit { traefik } => loaded(traefik),
+            _ => true,
+        };
         let mut actions = Vec::new();
         self.actions(state, &mut actions);
-        actions.iter().any(|action| !matches!(action, Action::Withdraw { .. } | Action::Readmit { .. }))
+        actions.iter().any(leads_on)
     }
 }

@@ -61,14 +61,14 @@ impl Protocol {
     /// no longer get to may be excused; but somebody has to be left.
     fn barrier_is_open(&self, state: &State, change: Mark) -> bool {
         let covers = |traefik: &&Traefik| {
-            state.covers(self.broken, state.told(traefik), change) && !state.shows_lost(self.broken, traefik)
+            state.told(traefik).covers(self.broken, change) && !state.shows_lost(self.broken, traefik)
         };
         // Whoever is on the fallback, or has loaded what the store lost, will load the tree as it is.
-        if !state.covers(self.broken, state.tree_now().mark, change) && self.broken != Broken::BarrierIgnoresTheTree {
+        if !state.tree_now().mark.covers(self.broken, change) && self.broken != Broken::BarrierIgnoresTheTree {
             return false;
         }
         let excused = |traefik: &Traefik| match self.broken {
-            _ if !state.proceeds => false,
+            _ if !state.lag.proceeds => false,
             Broken::ExcusedBeforeWithdrawn => self.is_behind(state, traefik),
             Broken::ExcusedByAnOldLook => traefik.was_out,
             _ => !traefik.ready,
@@ -81,12 +81,23 @@ impl Protocol {
         }
     }
 
-    /// Whether another Traefik that users get to serves something newer.
+    /// Whether another Traefik that users get to serves something newer. Of markers from different epochs the one that the
+    /// head has is newer, and what the store has lost is not.
     pub(crate) fn is_behind(&self, state: &State, traefik: &Traefik) -> bool {
         let told = state.told(traefik);
-        let newer = |than: Mark| (than.epoch, than.n) > (told.epoch, told.n);
+        let newer = |than: Mark| match self.broken {
+            Broken::WithdrawnByThePast => than.epoch > 0 && !told.covers(self.broken, than),
+            _ => (than.epoch, than.n) > (told.epoch, told.n),
+        };
+        let counts = |other: &Traefik| {
+            let is_past = state.told(other).epoch != state.now().head.epoch || state.shows_lost(self.broken, other);
+            // A fallback may be ahead of the tree.
+            let in_tree = state.tree_now().mark.covers(self.broken, state.told(other))
+                || self.broken == Broken::FallbackPutsOthersBehind;
+            other.ready && ((!is_past && in_tree) || self.broken == Broken::WithdrawnByThePast)
+        };
         let by_the_store = self.broken == Broken::WithdrawnByTheStore && newer(state.tree_now().mark);
-        by_the_store || state.traefiks.iter().any(|other| other.ready && newer(state.told(other)))
+        by_the_store || state.traefiks.iter().any(|other| counts(other) && newer(state.told(other)))
     }
 
     /// An identical POST writes nothing. A DELETE always writes the head, so that nothing from before comes in after it.

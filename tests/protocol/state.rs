@@ -57,10 +57,21 @@ pub(crate) struct State {
     /// The marker was once lower than before within its epoch, or in an older epoch; or a Traefik's fallback was.
     pub(crate) marker_fell: bool,
     pub(crate) back: Back,
-    /// Whether laggards are withdrawn; and the last change that was answered without one of them.
-    pub(crate) proceeds: bool,
-    pub(crate) floor: Mark,
+    pub(crate) lag: Lag,
     pub(crate) upgrade: Upgrade,
+}
+
+/// What Traefiks that lag add.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Lag {
+    /// Whether they are withdrawn, and then not waited for.
+    pub(crate) proceeds: bool,
+    /// The last change that was answered without one of them.
+    pub(crate) floor: Mark,
+    /// A Traefik was withdrawn that showed the newest tree.
+    pub(crate) newest_was_withdrawn: bool,
+    /// Some Traefik was restarted.
+    pub(crate) restarted: bool,
 }
 
 /// What a store that may go back to what it was adds.
@@ -107,8 +118,7 @@ impl State {
             luck: world.luck,
             marker_fell: false,
             back: Back { possible: world.luck.restores > 0, ..Back::default() },
-            proceeds: world.proceeds,
-            floor: Mark::default(),
+            lag: Lag { proceeds: world.proceeds, ..Lag::default() },
             upgrade: Upgrade { stages: world.upgrade, stage: 0, adopted: false, handovers: 0 },
         }
     }
@@ -134,11 +144,6 @@ impl State {
     pub(crate) fn is_lost(&self, mark: Mark) -> bool {
         let kept = mark.epoch == self.back.to.epoch && mark.n <= self.back.to.n;
         mark.epoch > 0 && mark.life < self.back.life && !kept
-    }
-
-    /// Whether a tree with this marker holds that change.
-    pub(crate) fn covers(&self, broken: Broken, marker: Mark, change: Mark) -> bool {
-        (marker.epoch == change.epoch || broken == Broken::BarrierIgnoresEpoch) && marker.n >= change.n
     }
 
     /// Whether a Traefik shows a tree that the store has lost since. The nonce in the marker tells.
@@ -178,7 +183,7 @@ impl State {
             Page::Nothing => true,
             // It may be old, as long as nobody takes it for new.
             Page::Fallback(mark, leaf) => {
-                !self.covers(Broken::Nothing, mark, self.floor) || self.shows_the_answered(leaf)
+                !mark.covers(Broken::Nothing, self.lag.floor) || self.shows_the_answered(leaf)
             }
             Page::Stuck(leaf) => self.shows_the_answered(leaf),
         }
@@ -214,7 +219,8 @@ impl State {
 
     pub(crate) fn is_settled(&self) -> bool {
         let (now, tree) = (self.now(), self.tree_now());
-        self.calls.iter().all(Call::is_over) && now.head == tree.mark && tree.missing(now.wanted()).is_empty()
+        let tree_done = now.head == tree.mark && tree.missing(now.wanted()).is_empty();
+        self.calls.iter().all(Call::is_over) && tree_done && self.traefiks.iter().all(|traefik| traefik.ready)
     }
 }
 

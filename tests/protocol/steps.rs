@@ -90,13 +90,18 @@ impl State {
                 }
             }
             Action::Withdraw { traefik } => {
+                let this = &self.traefiks[traefik];
+                self.lag.newest_was_withdrawn |= this.page == Page::Tree && this.shown + 1 == self.trees.len();
                 self.traefiks[traefik].ready = false;
                 self.traefiks[traefik].was_out = broken == Broken::ExcusedByAnOldLook;
             }
             Action::Readmit { traefik } => self.traefiks[traefik].ready = true,
             Action::Restart { traefik } => {
                 self.luck.restarts -= 1;
+                self.lag.restarted = true;
                 self.traefiks[traefik].page = Page::Nothing;
+                // Where there is a probe, it has to pass it.
+                self.traefiks[traefik].ready = !self.lag.proceeds;
             }
             Action::Fetch { traefik, view } => {
                 let records = &self.records[view];
@@ -148,10 +153,10 @@ impl State {
     fn answer(&mut self, call: usize) {
         let Phase::Waiting { covered_by, reply } = self.calls[call].phase else { return };
         self.calls[call].phase = Phase::Done(reply);
-        let excused = self.proceeds && self.traefiks.iter().any(|traefik| !traefik.ready);
+        let excused = self.lag.proceeds && self.traefiks.iter().any(|traefik| !traefik.ready);
         let fallback = self.luck.restarts > 0 || self.traefiks.iter().any(|traefik| traefik.page != Page::Tree);
         if excused || fallback {
-            self.floor = self.floor.max(covered_by);
+            self.lag.floor = self.lag.floor.max(covered_by);
         }
     }
 

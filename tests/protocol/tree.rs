@@ -26,6 +26,13 @@ pub(crate) struct Mark {
     pub(crate) life: u8,
 }
 
+impl Mark {
+    /// Whether a tree with this marker holds that change.
+    pub(crate) fn covers(self, broken: Broken, change: Mark) -> bool {
+        (self.epoch == change.epoch || broken == Broken::BarrierIgnoresEpoch) && self.n >= change.n
+    }
+}
+
 /// One revision of Traefik's tree, as one Range reads it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Tree {

@@ -2,7 +2,7 @@
 //! foreign hands.
 
 use crate::model::Action;
-use crate::state::{Page, State};
+use crate::state::{Page, State, Traefik};
 use crate::{Broken, Protocol};
 
 impl Protocol {
@@ -24,18 +24,33 @@ impl Protocol {
             let views = (0..state.records.len()).filter(|&view| self.may_give(state, view, this.page));
             actions.extend(views.map(|view| Action::Fetch { traefik, view }));
         }
-        if state.proceeds && this.ready && self.is_behind(state, this) {
+        if state.lag.proceeds && this.ready && self.is_behind(state, this) {
             actions.push(Action::Withdraw { traefik });
         }
-        if state.proceeds && !this.ready {
-            let told = state.told(this);
-            // Whatever was answered without it has to be there. Being less behind is not enough.
-            let caught_up = state.floor.n == 0 || state.covers(self.broken, told, state.floor);
-            let nearly = self.broken == Broken::BackBeforeCaughtUp && told.n + 1 >= state.floor.n;
-            if caught_up || nearly {
-                actions.push(Action::Readmit { traefik });
-            }
+        if state.lag.proceeds && !this.ready && self.may_come_back(state, this) {
+            actions.push(Action::Readmit { traefik });
         }
+    }
+
+    /// Whatever was answered without it has to be there. Being less behind is not enough.
+    pub(crate) fn may_come_back(&self, state: &State, traefik: &Traefik) -> bool {
+        let (told, floor, epoch) = (state.told(traefik), state.lag.floor, state.tree_now().mark.epoch);
+        if traefik.page == Page::Nothing {
+            return false;
+        }
+        // Of an epoch that is over nothing has to be there; but a tree of that epoch does not do either.
+        let is_over = (floor.epoch != epoch && told.epoch == epoch) || state.is_lost(floor);
+        let is_over = match self.broken {
+            Broken::FloorForEver => false,
+            Broken::FloorEndsTooEarly => floor.epoch != state.now().head.epoch,
+            _ => is_over,
+        };
+        if floor.n == 0 || is_over {
+            return true;
+        }
+        let nearly = self.broken == Broken::BackBeforeCaughtUp && told.n + 1 >= floor.n;
+        let caught_up = told.covers(self.broken, floor) && !state.shows_lost(self.broken, traefik);
+        caught_up || nearly
     }
 
     /// Whether a replica whose mirror or snapshot this is hands out a fallback made from it: not if a Traefik is seen to serve
@@ -57,13 +72,13 @@ impl Protocol {
         if state.luck.restores > 0 {
             match &state.back.backup {
                 None if now.n > 0 => actions.push(Action::Backup),
-                None => {}
                 // A store that hasn't moved can't go back.
-                Some((records, tree)) => {
-                    if records.last().is_some_and(|last| last.head != now) || tree != state.tree_now() {
-                        actions.push(Action::Restore);
-                    }
+                Some((records, tree))
+                    if records.last().is_some_and(|last| last.head != now) || tree != state.tree_now() =>
+                {
+                    actions.push(Action::Restore);
                 }
+                _ => {}
             }
         }
         if state.back.life > 0 {

@@ -130,6 +130,9 @@ pub(crate) fn all() -> Vec<World> {
         // Laggards.
         world([ADD, CHANGE, DELETE], 2, [0, 0, 0]).proceeding(),
         world([ADD, CHANGE], 3, [0, 0, 0]).proceeding(),
+        world([ADD, CHANGE], 2, [0, 0, 1]).proceeding(),
+        world([ADD, CHANGE], 2, [0, 0, 0]).proceeding().going_back(),
+        world([ADD, CHANGE], 2, [0, 0, 0]).proceeding().restarting(),
         // The fallback.
         world([ADD, CHANGE, DELETE], 1, [0, 1, 0]).restarting(),
         world([ADD, DELETE], 2, [0, 0, 0]).restarting(),

@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use pointsman::store::follow::{Follower, Update};
 use pointsman::store::{Event, SharedStore};
-use pointsman::traefik::fixed::{MARKER_HEADER, MARKER_KEY};
+use pointsman::traefik::fixed::{MARKER_HEADER, MARKER_KEY, MARKER_MIDDLEWARE};
 use pointsman::traefik::name;
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -40,6 +40,11 @@ pub(crate) struct FakeTraefik {
 
 impl FakeTraefik {
     pub(crate) async fn start(store: SharedStore, root_key: &str) -> Self {
+        Self::start_as(store, root_key, "etcd").await
+    }
+
+    /// The same, where the tree comes by this provider.
+    pub(crate) async fn start_as(store: SharedStore, root_key: &str, provider: &'static str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("an address")).parse().expect("a URL");
         let serving: Arc<Mutex<Keys>> = Arc::default();
@@ -48,7 +53,7 @@ impl FakeTraefik {
         let counters: Arc<Mutex<Counters>> = Arc::default();
         let app = Router::new()
             .route("/api/http/middlewares/{name}", get(marker))
-            .with_state(serving.clone())
+            .with_state((serving.clone(), provider))
             .route("/metrics", get(metrics))
             .with_state(counters.clone());
         tasks.spawn(async move { axum::serve(listener, app).await.expect("serves") });
@@ -121,8 +126,11 @@ async fn metrics(State(counters): State<Arc<Mutex<Counters>>>) -> String {
     page
 }
 
-async fn marker(State(keys): State<Arc<Mutex<Keys>>>, Path(name): Path<String>) -> Response {
-    if !name.ends_with("@etcd") {
+async fn marker(
+    State((keys, provider)): State<(Arc<Mutex<Keys>>, &'static str)>,
+    Path(name): Path<String>,
+) -> Response {
+    if name != format!("{MARKER_MIDDLEWARE}@{provider}") {
         return StatusCode::NOT_FOUND.into_response();
     }
     match keys.lock().expect("not poisoned").get(MARKER_KEY) {
