@@ -139,7 +139,13 @@ async fn readyz(State(state): State<ApiState>, request: Request) -> Answer {
     read_only(&request, || {
         let missing = state.readiness.missing();
         let status = if missing.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-        Answer::json(status, &json!({"ready": missing.is_empty(), "missing": missing}))
+        let mut body = json!({"ready": missing.is_empty(), "missing": missing});
+        // What does not keep us from being ready, such as one Traefik of several that lags.
+        let notes = state.readiness.notes();
+        if !notes.is_empty() {
+            body["warnings"] = json!(notes);
+        }
+        Answer::json(status, &body)
     })
 }
 

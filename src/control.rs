@@ -10,6 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 use crate::clock::SharedClock;
 use crate::lifecycle::{Lifecycle, Readiness};
@@ -147,6 +148,7 @@ impl ControlPlane {
         }
         let (known, snapshots) = start_snapshots(lifecycle, &settings, &mirror, &clock);
         mirror::start(&mirror, lifecycle, &store);
+        lifecycle.spawn("epoch", tell_epoch(mirror.clone(), fleet.clone(), lifecycle.stopping()));
         let fallback = Arc::new(Fallback::new(known.clone(), fleet.clone(), settings.clone()));
         let writer = Writer::new(
             store.clone(),
@@ -285,6 +287,20 @@ fn start_snapshots(
     let stopping = lifecycle.stopping();
     lifecycle.spawn("snapshot", async move { keeper.run(stopping).await });
     (Arc::new(Known::new(mirror.clone(), found, clock.clone())), Some(log))
+}
+
+/// Tells the fleet in which epoch the store is: markers of others are older.
+async fn tell_epoch(mirror: Arc<Mirror>, fleet: Arc<Fleet>, stopping: CancellationToken) {
+    let mut changed = mirror.subscribe();
+    loop {
+        changed.mark_unchanged();
+        if let Some(head) = &mirror.read().head {
+            fleet.store_has(&head.epoch);
+        }
+        if !matches!(stopping.run_until_cancelled(changed.changed()).await, Some(Ok(()))) {
+            return;
+        }
+    }
 }
 
 /// The names of routes whose records can't be read: their keys in Traefik's tree are left alone.

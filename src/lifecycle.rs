@@ -108,6 +108,7 @@ impl Lifecycle {
 #[derive(Debug, Clone, Default)]
 pub struct Readiness {
     waiting: Arc<Mutex<BTreeMap<&'static str, Held>>>,
+    notes: Arc<Mutex<BTreeMap<&'static str, String>>>,
 }
 
 /// A latch that holds us back.
@@ -157,6 +158,22 @@ impl Readiness {
     #[must_use]
     pub fn missing(&self) -> BTreeMap<&'static str, String> {
         self.lock().iter().map(|(name, held)| (*name, held.reason.clone())).collect()
+    }
+
+    /// Something an administrator should know that does not keep us from being ready, until [`Readiness::forget`].
+    pub fn note(&self, name: &'static str, sentence: impl Into<String>) {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner).insert(name, sentence.into());
+    }
+
+    /// What `name` was noted for is over.
+    pub fn forget(&self, name: &'static str) {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+    }
+
+    /// What an administrator should know besides.
+    #[must_use]
+    pub fn notes(&self) -> BTreeMap<&'static str, String> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<&'static str, Held>> {

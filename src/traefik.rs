@@ -9,6 +9,7 @@ pub mod fallback;
 pub mod fixed;
 pub mod fleet;
 pub mod folder;
+pub mod lag;
 pub mod marker;
 pub mod name;
 pub mod plan;

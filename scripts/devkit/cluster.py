@@ -70,6 +70,9 @@ class Cluster(Stack):
     def start_part(self, name):
         """Start one part again, on the data that it had, without waiting for more than that it lives."""
         kind, _, number = name.partition("-")
+        for balancer in self.balancers:
+            if name in balancer.backends:
+                balancer.distrust(name)
         return {
             "etcd": self.launch_etcd,
             "pointsman": self.start_pointsman,
@@ -173,7 +176,9 @@ class Cluster(Stack):
     def _readiness(self, name):
         """What a replica says about itself, shortly."""
         status, body = status_of(self.addresses[name] + "/readyz", timeout_seconds=1)
-        return "ready" if status == 200 else "not ready: " + " ".join(body.decode(errors="replace").split())
+        if status == 200:
+            return "ready"
+        return "not ready: " + "; ".join(sorted(set(json.loads(body)["missing"].values())))
 
     # Traefik
 

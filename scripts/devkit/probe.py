@@ -35,6 +35,13 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_):
+        """A Traefik that comes back from being frozen asks for what nobody waits for any more."""
+
+
 def ask(port, method, path, token=None, record=None, patience_seconds=PATIENCE_SECONDS):
     """One request on a connection of its own. Status and body, or in place of the status what went wrong."""
     connection = http.client.HTTPConnection(LOOPBACK, port, timeout=patience_seconds)
@@ -86,8 +93,7 @@ class Probe:
         self.pause_seconds = REQUEST_PAUSE_SECONDS
         self.waiting_since = None
         self.complaints = deque(maxlen=100)
-        self.server = ThreadingHTTPServer((LOOPBACK, 0), _Handler)
-        self.server.daemon_threads = True
+        self.server = _Server((LOOPBACK, 0), _Handler)
         self.target = f"http://{LOOPBACK}:{self.server.server_port}"
         works = (self.server.serve_forever, self._ask_on_and_on, self._write_on_and_on)
         self.threads = [threading.Thread(target=work, daemon=True) for work in works]

@@ -34,6 +34,19 @@ use encode::Writer;
 /// A number that is asked for at each scrape.
 pub type Ask<T> = Box<dyn Fn() -> T + Send + Sync>;
 
+/// What is told of all Traefiks. Single ones go by the addresses of their APIs.
+#[derive(Debug, Clone, Default)]
+pub struct Traefiks {
+    /// How many there are in each status.
+    pub by_status: BTreeMap<&'static str, usize>,
+    /// How long each has lagged; zero where it doesn't.
+    pub lags: BTreeMap<String, Duration>,
+    /// Routers of each that don't work, where that is known.
+    pub router_errors: BTreeMap<String, u64>,
+    /// Changes that were answered although a laggard did not serve them.
+    pub went_on: u64,
+}
+
 /// Where the numbers come from.
 pub struct Sources {
     /// The API's calls: [`super::ApiState::counts`].
@@ -46,10 +59,12 @@ pub struct Sources {
     pub store: &'static str,
     /// The number of routes in the table.
     pub routes: Ask<usize>,
-    /// How many Traefiks there are in each status.
-    pub traefiks: Ask<BTreeMap<&'static str, usize>>,
+    /// How the Traefiks are.
+    pub traefiks: Ask<Traefiks>,
     /// How long ago users' activity was last collected; `None`: not yet, or nobody does.
     pub activity_age: Option<Ask<Option<Duration>>>,
+    /// Whether it is this replica that collects it.
+    pub activity_holder: Option<Ask<bool>>,
     /// How often the Traefik that we run was started again.
     pub child_restarts: Option<Ask<u64>>,
     /// How the routes are kept for times without a store, if they are.
@@ -132,9 +147,7 @@ impl Sources {
         let latches = missing.keys().map(|latch| ([("latch", *latch)], 1.0));
         to.gauges("pointsman_not_ready", "What keeps this replica from being ready.", latches)?;
         to.gauge("pointsman_routes", "Routes in the table.", count((self.routes)()))?;
-        let traefiks = (self.traefiks)();
-        let traefiks = traefiks.iter().map(|(status, n)| ([("status", *status)], count(*n)));
-        to.gauges("pointsman_traefiks", "Traefiks by how they were when last asked.", traefiks)?;
+        traefiks(to, &(self.traefiks)())?;
         if let Some(restarts) = &self.child_restarts {
             let help = "How often the Traefik that is run here was started again.";
             to.counter("pointsman_traefik_restarts_total", help, restarts())?;
@@ -142,6 +155,10 @@ impl Sources {
         if let Some(age) = self.activity_age.as_ref().and_then(|age| age()) {
             let help = "Time since users' activity was last collected.";
             to.gauge("pointsman_activity_age_seconds", help, age.as_secs_f64())?;
+        }
+        if let Some(holder) = &self.activity_holder {
+            let help = "Whether it is this replica that collects users' activity.";
+            to.gauge("pointsman_activity_holder", help, if holder() { 1.0 } else { 0.0 })?;
         }
         Ok(())
     }
@@ -202,6 +219,19 @@ impl Sources {
         to.counter("requests_ws", "Count of websocket requests", websockets)?;
         to.counters("requests_proxy", "Count of proxy requests", labelled(answers))
     }
+}
+
+fn traefiks(to: &mut Writer<'_>, all: &Traefiks) -> fmt::Result {
+    let by_status = all.by_status.iter().map(|(status, n)| ([("status", *status)], count(*n)));
+    to.gauges("pointsman_traefiks", "Traefiks by how they were when last asked.", by_status)?;
+    let lags = all.lags.iter().map(|(url, lag)| ([("traefik", url.as_str())], lag.as_secs_f64()));
+    to.gauges("pointsman_traefik_lag_seconds", "How long each Traefik has been behind the others.", lags)?;
+    let help = "Routers of each Traefik that don't work.";
+    let errors = all.router_errors.iter();
+    let errors = errors.map(|(url, n)| ([("traefik", url.as_str())], count(usize::try_from(*n).unwrap_or(usize::MAX))));
+    to.gauges("pointsman_traefik_router_errors", help, errors)?;
+    let help = "Changes that went on without a Traefik that lagged.";
+    to.counter("pointsman_changes_without_laggard_total", help, all.went_on)
 }
 
 fn owned((name, value): (&'static str, &str)) -> (&'static str, String) {

@@ -11,6 +11,7 @@ mod plain;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
@@ -53,8 +54,27 @@ pub struct PagesTls {
     pub key: Option<PathBuf>,
 }
 
+/// Says whether a Traefik that asks for the health answer may serve new users.
+#[async_trait]
+pub trait Sentinel: Send + Sync + 'static {
+    /// Why the Traefik that serves this revision may not; `None` if it may.
+    async fn withdrawn(&self, revision: &str) -> Option<String>;
+}
+
+/// Finds everybody well.
+#[derive(Debug)]
+struct Trusting;
+
+#[async_trait]
+impl Sentinel for Trusting {
+    async fn withdrawn(&self, _: &str) -> Option<String> {
+        None
+    }
+}
+
 /// What the handlers share.
 struct Sources {
+    sentinel: Arc<dyn Sentinel>,
     error_target: Option<ErrorTarget>,
     folder: Option<Folder>,
 }
@@ -71,8 +91,14 @@ struct Page {
 /// `/error/CODE?url=URL` is an error page with that status, `/starting` the page of a proxy without routes, and
 /// `/_chp_healthz` the health answer.
 pub fn router(settings: &PagesSettings) -> Result<Router, PagesError> {
+    router_with(settings, Arc::new(Trusting))
+}
+
+/// The same, where `sentinel` decides on the health answer.
+pub fn router_with(settings: &PagesSettings, sentinel: Arc<dyn Sentinel>) -> Result<Router, PagesError> {
     let error_target = settings.error_target.as_ref().map(|url| ErrorTarget::new(url, settings.tls.clone()));
     let sources = Sources {
+        sentinel,
         error_target: error_target.transpose()?,
         folder: settings.error_path.as_deref().map(Folder::new).transpose()?,
     };
@@ -92,10 +118,17 @@ pub struct PagesError {
     reason: String,
 }
 
-/// The body of configurable-http-proxy's own health check, whatever the method.
-async fn chp_healthz(request: Request) -> Response {
+/// The body of configurable-http-proxy's own health check, whatever the method; 503 to a Traefik that is to be taken out
+/// of service.
+async fn chp_healthz(State(sources): State<Arc<Sources>>, request: Request) -> Response {
     let revision = request.headers().get(REVISION_HEADER).and_then(|value| value.to_str().ok());
     debug!(revision, "Traefik asked whether we are well");
+    if let Some(revision) = revision
+        && let Some(reason) = sources.sentinel.withdrawn(revision).await
+    {
+        debug!(revision, reason, "Traefik was told that it is behind");
+        return Answer::sentence(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}")).into_response();
+    }
     let mut response = Response::new(Body::from(r#"{"status":"OK"}"#));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response

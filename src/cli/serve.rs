@@ -1,6 +1,5 @@
 //! `pointsman`, without a command: the start-up as one story, and the end as another.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -112,13 +111,15 @@ async fn serve(config: &Config) -> Result<(), Failed> {
     let state = ApiState::new(control.clone(), auth.clone(), readiness.clone(), wiring::api_settings(config))
         .with_last_activity(activity.clone());
     if let Some(metrics) = metrics {
-        let sources = watched(config, &state, &control, &readiness, &activity, fleet, child);
+        let sources = watched(config, &state, &control, &readiness, &activity, fleet.clone(), child);
         let router = metrics::router(Arc::new(Metrics::new(sources)));
         lifecycle.spawn_front("metrics", metrics.serve("metrics", router, lifecycle.draining()));
     }
     lifecycle.spawn_front("api", api.serve("api", api::router(state), lifecycle.draining()));
     if let Some(pages) = pages {
-        let mut router = pages::router(&wiring::pages_settings(config)).map_err(Failed::configuration)?;
+        let sentinel = Arc::new(wiring::FleetSentinel(fleet));
+        let mut router =
+            pages::router_with(&wiring::pages_settings(config), sentinel).map_err(Failed::configuration)?;
         if let Some(fallback) = fallback {
             router = router.merge(pages::fallback::router(fallback, auth.clone()));
         }
@@ -196,7 +197,7 @@ async fn parts(config: &Config, lifecycle: &Lifecycle) -> Result<Parts, Failed> 
                 etcd: Some(store),
                 own: None,
                 pages,
-                fleet: Fleet::new(Access::etcd()),
+                fleet: Fleet::new(Access::etcd()).with_laggards(wiring::laggards(config)),
                 sources: wiring::traefik_sources(config),
                 tree: wiring::tree_settings(config),
             })
@@ -222,7 +223,7 @@ fn watched(
     fleet: Arc<Fleet>,
     child: Option<watch::Receiver<State>>,
 ) -> Sources {
-    let (routes, age, traffic) = (control.clone(), activity.clone(), activity.clone());
+    let (routes, age, holder, traffic) = (control.clone(), activity.clone(), activity.clone(), activity.clone());
     let (kept, fallback) = (control.clone(), config.pages.url.as_ref().map(|_| control.fallback()));
     Sources {
         calls: state.counts(),
@@ -230,14 +231,9 @@ fn watched(
         readiness: readiness.clone(),
         store: if config.etcd().is_some() { "etcd" } else { "embedded" },
         routes: Box::new(move || routes.routes()),
-        traefiks: Box::new(move || {
-            let mut counts = BTreeMap::new();
-            for seen in fleet.watch().borrow().values() {
-                *counts.entry(seen.status.word()).or_default() += 1;
-            }
-            counts
-        }),
+        traefiks: Box::new(move || wiring::traefiks(&fleet)),
         activity_age: Some(Box::new(move || age.age())),
+        activity_holder: Some(Box::new(move || holder.is_holder())),
         child_restarts: child.map(|child| Box::new(move || child.borrow().restarts()) as Ask<u64>),
         kept: Some(Box::new(move || kept.kept())),
         fallback: fallback.map(|fallback| Box::new(move || fallback.is_offered()) as Ask<bool>),

@@ -3,16 +3,20 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tracing::warn;
+use async_trait::async_trait;
+use tracing::{info, warn};
 
 use crate::activity;
 use crate::api::ApiSettings;
 use crate::api::auth::{AuthSettings, JwtSettings};
 use crate::api::listen::tls::{Protocols, Tls, TlsError, TlsSettings};
-use crate::api::pages::{PagesSettings, PagesTls};
+use crate::api::metrics::Traefiks;
+use crate::api::pages::{PagesSettings, PagesTls, Sentinel};
 use crate::config::{
-    AccessLog, Config, EtcdConfig, Listen, PagesSource, Problems, Redirect, ServerTls, TlsVersion, TraefikApi, Trusted,
+    self, AccessLog, Config, EtcdConfig, Listen, PagesSource, Problems, Redirect, ServerTls, TlsVersion, TraefikApi,
+    Trusted,
 };
 use crate::control;
 use crate::forward::Forwards;
@@ -22,7 +26,7 @@ use crate::snapshot;
 use crate::store::etcd::EtcdSettings;
 use crate::traefik::bucket::Sizes;
 use crate::traefik::dynamic_file::{self, DynamicFile, ServersTransport};
-use crate::traefik::fleet::Source;
+use crate::traefik::fleet::{Fleet, Laggards, Source};
 use crate::traefik::folder::Pair;
 use crate::traefik::rule::Space;
 use crate::traefik::{fixed, static_config};
@@ -215,12 +219,14 @@ pub(super) fn traefik_sources(config: &Config) -> Vec<Source> {
 pub(super) fn activity_settings(config: &Config, tree: &fixed::Settings) -> activity::Settings {
     let sockets = tree.servers.unix_sockets.clone();
     let forwarder = move |target: &Target| sockets.as_ref()?.address(target.unix_path()?);
+    let settings = activity::Settings::new(config.prefix(), tree.space);
+    let settings = if config.etcd().is_none() { settings.alone() } else { settings };
     activity::Settings {
         connections_port: config.traefik.connections_port,
         // Whoever stands beside Traefik takes the tokens that we take.
         connections_token: config.auth.tokens().ok().and_then(|tokens| tokens.into_iter().next()),
         forwarders: Arc::new(forwarder),
-        ..activity::Settings::new(config.prefix(), tree.space)
+        ..settings
     }
 }
 
@@ -252,4 +258,41 @@ pub(super) fn auth_settings(config: &Config) -> Result<AuthSettings, Problems> {
 pub(super) fn etcd_settings(etcd: &EtcdConfig) -> EtcdSettings {
     let EtcdConfig { endpoints, user, password_file, ca, cert, key, .. } = etcd.clone();
     EtcdSettings { user, password_file, ca, cert, key, ..EtcdSettings::new(endpoints) }
+}
+
+/// What becomes of changes when a Traefik lags. Without a way to its probe nobody takes it out of service, so it is waited
+/// for.
+pub(super) fn laggards(config: &Config) -> Laggards {
+    match (config.traefik.laggard, &config.pages.url) {
+        (config::Laggard::Proceed(grace), Some(_)) => Laggards::Proceed(grace),
+        (config::Laggard::Proceed(_), None) => {
+            info!(
+                "Changes wait for every Traefik, as its readiness can't be withdrawn; set --pages-url for --laggard proceed"
+            );
+            Laggards::Wait
+        }
+        (config::Laggard::Wait, _) => Laggards::Wait,
+    }
+}
+
+/// Answers the probes of Traefiks by what the fleet knows.
+pub(super) struct FleetSentinel(pub(super) Arc<Fleet>);
+
+#[async_trait]
+impl Sentinel for FleetSentinel {
+    async fn withdrawn(&self, revision: &str) -> Option<String> {
+        self.0.withdrawn(revision).await
+    }
+}
+
+/// What is told of Traefiks at /metrics.
+pub(super) fn traefiks(fleet: &Fleet) -> Traefiks {
+    let laggards = fleet.laggards();
+    let mut told = Traefiks { went_on: fleet.went_on(), ..Traefiks::default() };
+    for (url, seen) in &*fleet.watch().borrow() {
+        *told.by_status.entry(seen.status.word()).or_default() += 1;
+        told.lags.insert(url.clone(), laggards.get(url).map_or(Duration::ZERO, |laggard| laggard.lag));
+        told.router_errors.extend(seen.router_errors.map(|errors| (url.clone(), errors)));
+    }
+    told
 }

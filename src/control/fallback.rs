@@ -188,7 +188,13 @@ mod tests {
     }
 
     fn fleet(statuses: &[Status]) -> BTreeMap<String, Seen> {
-        let seen = |status: &Status| Seen { status: status.clone(), since: Instant::now(), asked: None };
+        let seen = |status: &Status| Seen {
+            status: status.clone(),
+            since: Instant::now(),
+            asked: None,
+            asking: None,
+            router_errors: None,
+        };
         statuses.iter().enumerate().map(|(i, status)| (format!("t{i}"), seen(status))).collect()
     }
 

@@ -128,7 +128,7 @@ impl Writer {
                 (digested, digest_until) = (marker, Instant::now() + DIGESTION_MAX);
             }
             if let Some(marker) = &digested {
-                let _ = self.fleet.covered(&marker.epoch, marker.n, digest_until).await;
+                let _ = self.fleet.digested(&marker.epoch, marker.n, digest_until).await;
             }
             let group = gather(first, &mut queue, last_round).await;
             let size = group.len();

@@ -1,46 +1,70 @@
 //! The fleet: every Traefik there is, what each of them serves, and the wait until all of them serve a change.
+//!
+//! A change is answered when every *live* Traefik serves it. Live is what may serve users:
+//!
+//! - One that answers is live and is waited for until it shows the change, by the tree of the store or by the fallback.
+//! - One that doesn't answer is live, too: it may still serve users what it had.
+//! - One whose address refuses connections is not: it serves nobody. Nor is one that has been up for [`LOADING_GRACE`]
+//!   without any routes of ours: that is longer than it takes to load them.
+//! - One that a name no longer stands for is forgotten. If a name can't be resolved, or has no address, those are kept that
+//!   it had. If none is live nothing is served, and no change is answered.
+//!
+//! A live one that is behind what another one serves is a *laggard* after [`lag::PATIENCE`]: its readiness probe, which
+//! comes through it to us, fails, and so does that of one that doesn't answer. When that has lasted for the grace of
+//! [`Laggards::Proceed`], changes that another Traefik serves go on without it. When it serves what all others do its
+//! probe succeeds, and it is waited for again. `docs/traefiks.md` is the administrator's side of this.
+
+mod barrier;
+mod discovery;
+mod laggards;
+mod poll;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout_at};
-use tracing::{debug, info, warn};
-use url::Url;
+use tracing::info;
 
-use super::client::{Access, ClientError, Shown, TraefikClient};
+use super::client::{Access, ClientError, TraefikClient};
+use super::lag;
 use super::marker::Marker;
 use crate::lifecycle::Readiness;
+use barrier::{Change, LOADING_GRACE};
+use discovery::Discovery;
+pub use discovery::{LookedUp, Resolver, Source};
+pub use laggards::Laggard;
+use laggards::Watchlist;
 
 /// How often a Traefik is asked when nobody waits, and a name is resolved again.
 const CALM_INTERVAL: Duration = Duration::from_secs(1);
 
-/// While somebody waits, a Traefik is asked again after a twentieth of the time waited so far, within these limits: the
-/// answer is then at most 5 % late, and a slow one isn't bothered.
-const WAITING_INTERVAL: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
+/// How often it is looked who lags, and whether we were paused.
+const REVIEW_INTERVAL: Duration = Duration::from_millis(500);
 
-/// A Traefik that is up without our configuration may be about to load it: it is waited for this long.
-const LOADING_GRACE: Duration = Duration::from_secs(5);
+/// How long a probe may wait for a fresh look: Traefik waits 300 ms for its answer.
+const PROBE_LOOK: Duration = Duration::from_millis(150);
 
 /// The latch that is held while no Traefik can be reached.
 const LATCH: &str = "traefik";
 
-/// Where Traefik's API is found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
-    /// One Traefik.
-    Url(Url),
-    /// Every address that a name stands for, such as a headless Service's.
-    Dns {
-        /// The name.
-        name: String,
-        /// The API's port.
-        port: u16,
-    },
+/// The note about Traefiks that lag.
+const NOTE: &str = "laggards";
+
+/// What becomes of changes that a laggard does not serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Laggards {
+    /// They go on without it when it has lagged for so long. Only where its probe is answered by us: else nobody takes it
+    /// out of service.
+    Proceed(Duration),
+    /// They wait for it.
+    Wait,
 }
+
+/// All Traefiks by the addresses of their APIs.
+type Traefiks = BTreeMap<String, Seen>;
 
 /// How one Traefik is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,8 +114,18 @@ pub struct Seen {
     pub status: Status,
     /// When this status began.
     pub since: Instant,
-    /// When the last question was asked that has been answered.
+    /// When the last question was asked that has been answered, or given up.
     pub asked: Option<Instant>,
+    /// Since when a question is open.
+    pub asking: Option<Instant>,
+    /// How many of its routers don't work, when that was last asked.
+    pub router_errors: Option<u64>,
+}
+
+impl Seen {
+    fn unknown(now: Instant) -> Self {
+        Self { status: Status::Unknown, since: now, asked: None, asking: None, router_errors: None }
+    }
 }
 
 /// Somebody waits for a record change to be served; each wait has a number of its own.
@@ -107,15 +141,32 @@ struct Wanted {
 #[derive(Debug)]
 pub struct Fleet {
     access: Access,
-    seen: watch::Sender<BTreeMap<String, Seen>>,
+    laggards: Laggards,
+    seen: watch::Sender<Traefiks>,
     wanted: watch::Sender<Wanted>,
+    /// Taken after `seen`, where both are needed.
+    watchlist: Mutex<Watchlist>,
+    looked: Notify,
 }
 
 impl Fleet {
-    /// An empty fleet; [`Fleet::run`] fills it.
+    /// An empty fleet, which waits for laggards; [`Fleet::run`] fills it.
     #[must_use]
     pub fn new(access: Access) -> Self {
-        Self { access, seen: watch::Sender::new(BTreeMap::new()), wanted: watch::Sender::new(Wanted::default()) }
+        Self {
+            access,
+            laggards: Laggards::Wait,
+            seen: watch::Sender::new(BTreeMap::new()),
+            wanted: watch::Sender::new(Wanted::default()),
+            watchlist: Mutex::new(Watchlist::new(Instant::now())),
+            looked: Notify::new(),
+        }
+    }
+
+    /// The same with another policy for laggards.
+    #[must_use]
+    pub fn with_laggards(self, laggards: Laggards) -> Self {
+        Self { laggards, ..self }
     }
 
     /// A client for the Traefik at an address of this fleet.
@@ -138,15 +189,84 @@ impl Fleet {
         self.seen.subscribe()
     }
 
-    /// Waits until every live Traefik serves the record change `n` of `epoch`, or says which ones don't at the deadline.
-    ///
-    /// Live is what may serve users: not one whose address refuses connections, nor one that has been up for longer than
-    /// it takes to load our configuration and has none. One that doesn't answer is live. If none is live nothing is
-    /// served, and the wait goes on.
-    pub async fn covered(&self, epoch: &str, n: u64, deadline: Instant) -> Result<(), String> {
+    /// The store is in this epoch, as far as this replica knows.
+    pub fn store_has(&self, epoch: &str) {
+        self.watchlist().store_has(epoch);
+    }
+
+    /// For how long another Traefik has served what this state doesn't cover; `None` if none does now.
+    #[must_use]
+    pub fn lag(&self, marker: &Marker) -> Option<Duration> {
+        let seen = self.seen.borrow();
+        let now = Instant::now();
+        self.watchlist().behind(&seen, marker, now).map(|behind| now.duration_since(behind.from))
+    }
+
+    /// Those that are behind the others or don't answer, by the addresses of their APIs.
+    #[must_use]
+    pub fn laggards(&self) -> BTreeMap<String, Laggard> {
+        self.watchlist().laggards(Instant::now())
+    }
+
+    /// How many changes were answered although a laggard did not serve them.
+    #[must_use]
+    pub fn went_on(&self) -> u64 {
+        self.watchlist().went_on
+    }
+
+    /// Why the Traefik that shows this marker must not get new users; `None` if it may, or if we can't tell.
+    pub async fn withdrawn(&self, marker: &str) -> Option<String> {
+        let marker = Marker::parse(marker)?;
+        let is_wary = {
+            let seen = self.seen.borrow();
+            self.watchlist().is_wary(&seen)
+        };
+        if is_wary {
+            self.look(Instant::now() + PROBE_LOOK).await;
+        }
+        let seen = self.seen.borrow();
+        self.watchlist().withdrawn(&seen, &marker, Instant::now())
+    }
+
+    /// Returns when everybody who answers has been asked anew.
+    async fn look(&self, deadline: Instant) {
         let start = Instant::now();
+        let is_old =
+            |seen: &Seen| !matches!(seen.status, Status::Silent(_)) && seen.asked.is_none_or(|asked| asked < start);
+        self.wanted.send_modify(|wanted| wanted.number += 1);
+        loop {
+            let looked = self.looked.notified();
+            tokio::pin!(looked);
+            looked.as_mut().enable();
+            if !self.seen.borrow().values().any(is_old) || timeout_at(deadline, looked).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn watchlist(&self) -> MutexGuard<'_, Watchlist> {
+        self.watchlist.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until every live Traefik serves the record change `n` of `epoch`, or may be gone on without; or says which ones
+    /// don't at the deadline. What is live stands at the head of this file.
+    pub async fn covered(&self, epoch: &str, n: u64, deadline: Instant) -> Result<(), String> {
+        self.wait(Change { epoch, n, answers: true }, deadline).await
+    }
+
+    /// The same wait, by somebody who does not answer a change by it.
+    pub async fn digested(&self, epoch: &str, n: u64, deadline: Instant) -> Result<(), String> {
+        self.wait(Change { epoch, n, answers: false }, deadline).await
+    }
+
+    async fn wait(&self, change: Change<'_>, deadline: Instant) -> Result<(), String> {
+        let Change { epoch, n, .. } = change;
+        let start = Instant::now();
+        let mut shown_since = None;
+        self.store_has(epoch);
         let mut seen = self.seen.subscribe();
-        if behind(&seen.borrow_and_update(), epoch, n, start).is_ok() {
+        seen.mark_unchanged();
+        if self.judge(change, start, &mut shown_since).is_ok() {
             return Ok(());
         }
         self.wanted.send_modify(|wanted| {
@@ -158,10 +278,10 @@ impl Fleet {
             }
         });
         loop {
-            let verdict = behind(&seen.borrow_and_update(), epoch, n, start);
-            match verdict {
+            seen.mark_unchanged();
+            match self.judge(change, start, &mut shown_since) {
                 Ok(()) => return Ok(()),
-                // The loading grace passes without anything changing, so look again now and then.
+                // Graces pass without anything changing, so look again now and then.
                 Err(who) => {
                     match timeout_at(deadline.min(Instant::now() + Duration::from_millis(250)), seen.changed()).await {
                         _ if Instant::now() >= deadline => return Err(who),
@@ -175,26 +295,22 @@ impl Fleet {
 
     /// Asks every Traefik again and again, for as long as the process lives.
     pub async fn run(self: Arc<Self>, sources: Vec<Source>) {
+        self.run_with(sources, Resolver::system()).await;
+    }
+
+    /// The same with a resolver of one's own.
+    pub async fn run_with(self: Arc<Self>, sources: Vec<Source>, resolver: Resolver) {
+        tokio::join!(self.clone().review(), self.discover(Discovery::new(sources, resolver)));
+    }
+
+    async fn discover(self: Arc<Self>, mut discovery: Discovery) {
         let mut pollers: JoinSet<()> = JoinSet::new();
         let mut running: BTreeMap<String, AbortHandle> = BTreeMap::new();
-        let mut resolved: BTreeMap<(String, u16), Resolved> = BTreeMap::new();
         loop {
-            let mut urls: BTreeSet<String> = BTreeSet::new();
-            for source in &sources {
-                match source {
-                    Source::Url(url) => drop(urls.insert(url.as_str().trim_end_matches('/').to_owned())),
-                    Source::Dns { name, port } => {
-                        let known = resolved.entry((name.clone(), *port)).or_default();
-                        resolve(name, *port, known).await;
-                        urls.extend(known.urls.iter().cloned());
-                    }
-                }
-            }
+            let urls: BTreeSet<String> = discovery.urls().await;
             for url in &urls {
                 if !running.contains_key(url) {
-                    let now = Instant::now();
-                    let unknown = Seen { status: Status::Unknown, since: now, asked: None };
-                    self.seen.send_modify(|seen| drop(seen.insert(url.clone(), unknown)));
+                    self.seen.send_modify(|seen| drop(seen.insert(url.clone(), Seen::unknown(Instant::now()))));
                     running.insert(url.clone(), pollers.spawn(self.clone().poll(url.clone())));
                 }
             }
@@ -204,10 +320,27 @@ impl Fleet {
                     poller.abort();
                     info!(traefik = %url, "The Traefik at {url} is no longer in DNS");
                     self.seen.send_modify(|seen| drop(seen.remove(url)));
+                    self.watchlist().forget(url);
                 }
                 stays
             });
             sleep(CALM_INTERVAL).await;
+        }
+    }
+
+    /// Lags begin without anything changing. And who does this too late was paused, with everything else here.
+    async fn review(self: Arc<Self>) {
+        let mut last = Instant::now();
+        loop {
+            sleep(REVIEW_INTERVAL).await;
+            let now = Instant::now();
+            let seen = self.seen.borrow();
+            let mut watchlist = self.watchlist();
+            if now.duration_since(last) > lag::EVIDENCE_MAX {
+                watchlist.woke(now);
+            }
+            watchlist.review(&seen, now);
+            last = now;
         }
     }
 
@@ -236,148 +369,30 @@ impl Fleet {
                 } else {
                     readiness.expect(LATCH, none);
                 }
-                if seen.changed().await.is_err() {
+                match self.sentence() {
+                    Some(sentence) => readiness.note(NOTE, sentence),
+                    None => readiness.forget(NOTE),
+                }
+                // A lag begins without anything changing.
+                if let Ok(Err(_)) = timeout_at(Instant::now() + REVIEW_INTERVAL, seen.changed()).await {
                     return;
                 }
             }
         }
     }
 
-    async fn poll(self: Arc<Self>, url: String) {
-        let client = match self.client(&url) {
-            Ok(client) => client,
-            Err(reason) => return self.update(&url, Status::Silent(reason.to_string()), Instant::now()),
+    /// What an administrator is to know of laggards, if there are any.
+    fn sentence(&self) -> Option<String> {
+        let sentence = |(url, laggard): (String, Laggard)| {
+            let what = if laggard.silent { "does not answer" } else { "serves an older state than the others" };
+            let then = match (laggard.excused, self.laggards) {
+                (true, _) => "changes go on without it",
+                (false, Laggards::Proceed(_)) => "changes wait for it until the grace is over",
+                (false, Laggards::Wait) => "changes wait for it",
+            };
+            format!("{url} {what}; {then}")
         };
-        let mut wanted = self.wanted.subscribe();
-        loop {
-            let asked = Instant::now();
-            let status = match client.shown().await {
-                Ok(Shown::Own(marker)) => Status::Serving(marker),
-                Ok(Shown::Fallback(marker)) => Status::Fallback(marker),
-                Ok(Shown::Nothing) => Status::Empty,
-                Err(ClientError::Refused) => Status::Down,
-                Err(ClientError::Silent(reason)) => Status::Silent(reason),
-            };
-            let now_wanted = wanted.borrow_and_update().clone();
-            let covers = status.marker().is_some_and(|marker| marker.covers(&now_wanted.epoch, now_wanted.n));
-            self.update(&url, status, asked);
-            let waited = now_wanted.since.map_or(LOADING_GRACE * 2, |since| since.elapsed());
-            let pause = if covers || waited > LOADING_GRACE * 2 {
-                CALM_INTERVAL
-            } else {
-                (waited / 20).clamp(WAITING_INTERVAL.0, WAITING_INTERVAL.1)
-            };
-            tokio::select! {
-                () = sleep(pause) => {}
-                _ = wanted.changed() => {}
-            }
-        }
-    }
-
-    fn log_change(&self, url: &str, before: &Status, after: &Status) {
-        match (before, after) {
-            (Status::Serving(_), Status::Serving(_))
-            | (Status::Fallback(_), Status::Fallback(_))
-            | (_, Status::Unknown) => {}
-            (_, Status::Serving(marker)) => info!(traefik = %url, %marker, "The Traefik at {url} serves our routes"),
-            (_, Status::Fallback(marker)) => warn!(
-                traefik = %url, %marker,
-                "The Traefik at {url} has no routes from etcd and serves those that we gave it; look whether it reaches etcd"
-            ),
-            // What we have just started has nothing until we have sent it.
-            (_, Status::Empty) if self.access.key.is_some() => debug!(traefik = %url, "Our Traefik waits for routes"),
-            (_, Status::Empty) => warn!(traefik = %url, "The Traefik at {url} is up and has none of our routes"),
-            (_, Status::Down) => warn!(traefik = %url, "The Traefik at {url} is down: nobody listens there"),
-            (_, Status::Silent(reason)) => {
-                warn!(traefik = %url, reason, "The Traefik at {url} does not answer: {reason}");
-            }
-        }
-    }
-
-    fn update(&self, url: &str, status: Status, asked: Instant) {
-        self.seen.send_if_modified(|all| {
-            let Some(seen) = all.get_mut(url) else { return false };
-            seen.asked = Some(asked);
-            if seen.status != status {
-                self.log_change(url, &seen.status, &status);
-                // A silent one that was loading goes on loading.
-                seen.since = Instant::now();
-                seen.status = status;
-                return true;
-            }
-            // Those who wait for a fresh answer must hear of it too.
-            seen.status.marker().is_none()
-        });
-    }
-}
-
-/// `Ok` if all live Traefiks serve the change, else who doesn't.
-fn behind(fleet: &BTreeMap<String, Seen>, epoch: &str, n: u64, start: Instant) -> Result<(), String> {
-    let mut serving = 0;
-    let mut waiting = Vec::new();
-    for (url, seen) in fleet {
-        let fresh = seen.asked.is_some_and(|asked| asked >= start);
-        match &seen.status {
-            Status::Serving(marker) | Status::Fallback(marker) if marker.covers(epoch, n) => serving += 1,
-            Status::Serving(_) | Status::Fallback(_) => waiting.push(format!("{url} serves an older state")),
-            Status::Down if fresh => {}
-            Status::Empty if fresh && seen.since.elapsed() > LOADING_GRACE => {}
-            Status::Empty => waiting.push(format!("{url} has not loaded our routes")),
-            Status::Down | Status::Unknown => waiting.push(format!("{url} was not reached")),
-            Status::Silent(reason) => waiting.push(format!("{url} does not answer ({reason})")),
-        }
-    }
-    match (waiting.is_empty(), serving) {
-        (true, 0) => Err("no Traefik is up that serves our routes; look at --traefik-api".to_owned()),
-        (true, _) => Ok(()),
-        (false, _) => Err(waiting.join("; ")),
-    }
-}
-
-/// What a name stands for.
-#[derive(Default)]
-struct Resolved {
-    /// The last good answer.
-    urls: BTreeSet<String>,
-    /// Since then there was none, and the log has it.
-    failing: bool,
-}
-
-/// Resolves a name; a failed or empty answer keeps what was known.
-async fn resolve(name: &str, port: u16, known: &mut Resolved) {
-    let reason = match tokio::net::lookup_host((name, port)).await {
-        Ok(addresses) => {
-            let urls: BTreeSet<String> = addresses.map(|a: SocketAddr| format!("http://{a}")).collect();
-            if !urls.is_empty() {
-                *known = Resolved { urls, failing: false };
-                return;
-            }
-            "it has no address".to_owned()
-        }
-        Err(error) => error.to_string(),
-    };
-    // We ask every second; one line tells of it.
-    if !known.failing {
-        known.failing = true;
-        warn!(%name, "The name {name} of --traefik-api can't be resolved: {reason}; keeping the {} known addresses", known.urls.len());
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_name_that_stops_resolving_stands_for_what_it_did() {
-        let mut known = Resolved::default();
-        resolve("127.0.0.1", 8099, &mut known).await;
-        let before = BTreeSet::from(["http://127.0.0.1:8099".to_owned()]);
-        assert_eq!((&known.urls, known.failing), (&before, false));
-        for _ in 0..2 {
-            resolve("no host name", 8099, &mut known).await;
-            assert_eq!((&known.urls, known.failing), (&before, true));
-        }
-        resolve("127.0.0.2", 8099, &mut known).await;
-        assert_eq!((known.urls.len(), known.failing), (1, false));
+        let all: Vec<String> = self.laggards().into_iter().map(sentence).collect();
+        (!all.is_empty()).then(|| all.join("; "))
     }
 }

@@ -32,6 +32,12 @@ impl Marker {
         })
     }
 
+    /// The epoch, and the last record change of it that is covered.
+    #[must_use]
+    pub fn state(&self) -> (&str, u64) {
+        (&self.epoch, self.n)
+    }
+
     /// Whether a tree with this marker holds the record change `n` of `epoch`.
     #[must_use]
     pub fn covers(&self, epoch: &str, n: u64) -> bool {

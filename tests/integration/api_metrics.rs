@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use pointsman::activity::traffic::Traffic;
 use pointsman::api::auth::{AuthSettings, Authenticator};
 use pointsman::api::listen::{Limits, Listener};
-use pointsman::api::metrics::{Metrics, Sources, router};
+use pointsman::api::metrics::{Metrics, Sources, Traefiks, router};
 use pointsman::api::{self, ApiSettings, ApiState};
 use pointsman::clock::SystemClock;
 use pointsman::control::{ControlPlane, Counts, Kept, Routes, Settings};
@@ -61,8 +61,14 @@ impl World {
             readiness: readiness.clone(),
             store: "embedded",
             routes: Box::new(|| 41),
-            traefiks: Box::new(|| BTreeMap::from([("serving", 2), ("down", 1)])),
+            traefiks: Box::new(|| Traefiks {
+                by_status: BTreeMap::from([("serving", 2), ("down", 1)]),
+                lags: BTreeMap::from([("http://t:1".to_owned(), Duration::from_millis(2500))]),
+                router_errors: BTreeMap::from([("http://t:1".to_owned(), 4)]),
+                went_on: 5,
+            }),
             activity_age: Some(Box::new(|| Some(Duration::from_millis(1500)))),
+            activity_holder: Some(Box::new(|| true)),
             child_restarts: Some({
                 let restarts = restarts.clone();
                 Box::new(move || restarts.load(Ordering::Relaxed))
@@ -183,8 +189,12 @@ async fn what_other_rooms_know_is_asked_at_each_scrape() {
         (late, None, Some(1.0)),
         ("pointsman_routes", Some(41.0), Some(41.0)),
         (r#"pointsman_traefiks{status="serving"}"#, Some(2.0), Some(2.0)),
+        (r#"pointsman_traefik_lag_seconds{traefik="http://t:1"}"#, Some(2.5), Some(2.5)),
+        (r#"pointsman_traefik_router_errors{traefik="http://t:1"}"#, Some(4.0), Some(4.0)),
+        ("pointsman_changes_without_laggard_total", Some(5.0), Some(5.0)),
         ("pointsman_traefik_restarts_total", Some(0.0), Some(3.0)),
         ("pointsman_activity_age_seconds", Some(1.5), Some(1.5)),
+        ("pointsman_activity_holder", Some(1.0), Some(1.0)),
         ("requests_web", Some(7.0), Some(7.0)),
         ("requests_ws", Some(2.0), Some(2.0)),
         (r#"requests_proxy{status="503"}"#, Some(1.0), Some(1.0)),

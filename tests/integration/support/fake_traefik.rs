@@ -1,6 +1,8 @@
-//! A Traefik that reads its tree from any store and shows its marker, and that a test can hold back.
+//! A Traefik that reads its tree from any store and shows its marker, and that a test can hold back. It also counts answers
+//! as a test says that they were given.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -10,7 +12,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use pointsman::store::follow::{Follower, Update};
 use pointsman::store::{Event, SharedStore};
-use pointsman::traefik::fixed::{MARKER_HEADER, MARKER_KEY};
+use pointsman::traefik::fixed::{MARKER_HEADER, MARKER_KEY, MARKER_MIDDLEWARE};
+use pointsman::traefik::name;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -19,22 +22,40 @@ use url::Url;
 
 type Keys = BTreeMap<String, String>;
 
+/// Answers by the names of their routers, and how often somebody has read them.
+#[derive(Default)]
+struct Counters {
+    answers: BTreeMap<String, u64>,
+    reads: usize,
+}
+
 /// Shows what a Traefik would show that serves the tree under `root_key/`. Ends with its value.
 pub(crate) struct FakeTraefik {
     pub(crate) url: Url,
     held: watch::Sender<bool>,
     serving: Arc<Mutex<Keys>>,
+    counters: Arc<Mutex<Counters>>,
     _tasks: JoinSet<()>,
 }
 
 impl FakeTraefik {
     pub(crate) async fn start(store: SharedStore, root_key: &str) -> Self {
+        Self::start_as(store, root_key, "etcd").await
+    }
+
+    /// The same, where the tree comes by this provider.
+    pub(crate) async fn start_as(store: SharedStore, root_key: &str, provider: &'static str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("an address")).parse().expect("a URL");
         let serving: Arc<Mutex<Keys>> = Arc::default();
         let held = watch::Sender::new(false);
         let mut tasks = JoinSet::new();
-        let app = Router::new().route("/api/http/middlewares/{name}", get(marker)).with_state(serving.clone());
+        let counters: Arc<Mutex<Counters>> = Arc::default();
+        let app = Router::new()
+            .route("/api/http/middlewares/{name}", get(marker))
+            .with_state((serving.clone(), provider))
+            .route("/metrics", get(metrics))
+            .with_state(counters.clone());
         tasks.spawn(async move { axum::serve(listener, app).await.expect("serves") });
         let prefix = format!("{root_key}/");
         let (mut hold, shown) = (held.subscribe(), serving.clone());
@@ -65,12 +86,22 @@ impl FakeTraefik {
                     keys.iter().map(|(k, v)| (k.strip_prefix(&prefix).unwrap_or(k).to_owned(), v.clone())).collect();
             }
         });
-        Self { url, held, serving, _tasks: tasks }
+        Self { url, held, serving, counters, _tasks: tasks }
     }
 
     /// Whether it keeps to what it serves now.
     pub(crate) fn hold(&self, held: bool) {
         self.held.send_replace(held);
+    }
+
+    /// A route's server has answered a user's request.
+    pub(crate) fn answered(&self, path: &str) {
+        *self.counters.lock().expect("not poisoned").answers.entry(name::route(path)).or_default() += 1;
+    }
+
+    /// How often somebody has read the counters.
+    pub(crate) fn reads(&self) -> usize {
+        self.counters.lock().expect("not poisoned").reads
     }
 
     /// The URL of a route's server, as far as a leaf router of exactly this rule says.
@@ -82,8 +113,24 @@ impl FakeTraefik {
     }
 }
 
-async fn marker(State(keys): State<Arc<Mutex<Keys>>>, Path(name): Path<String>) -> Response {
-    if !name.ends_with("@etcd") {
+async fn metrics(State(counters): State<Arc<Mutex<Counters>>>) -> String {
+    let mut counters = counters.lock().expect("not poisoned");
+    counters.reads += 1;
+    // When it started is of no interest, if it is always the same.
+    let mut page = "process_start_time_seconds 1.7e+09\n".to_owned();
+    for (router, count) in &counters.answers {
+        let labels =
+            format!(r#"code="200",method="GET",protocol="http",router="{router}@etcd",service="{router}@etcd""#);
+        writeln!(page, "traefik_router_requests_total{{{labels}}} {count}").expect("a string grows");
+    }
+    page
+}
+
+async fn marker(
+    State((keys, provider)): State<(Arc<Mutex<Keys>>, &'static str)>,
+    Path(name): Path<String>,
+) -> Response {
+    if name != format!("{MARKER_MIDDLEWARE}@{provider}") {
         return StatusCode::NOT_FOUND.into_response();
     }
     match keys.lock().expect("not poisoned").get(MARKER_KEY) {

@@ -41,11 +41,17 @@ impl System {
         let etcd = Etcd::start().await;
         let mut edges = Vec::new();
         for _ in 0..traefiks {
-            edges.push(Edge::start(&etcd, shared).await);
+            edges.push(Edge::start(etcd.endpoint(), shared).await);
         }
         let folder = tempfile::tempdir().expect("a folder");
         let shared = shared.iter().map(|flag| (*flag).to_owned()).collect();
         Self { etcd, edges, backends: Backends::start().await, shared, folder }
+    }
+
+    /// One more Traefik, which reaches etcd only at this address.
+    pub(crate) async fn add_edge(&mut self, etcd: &str) {
+        let shared: Vec<&str> = self.shared.iter().map(String::as_str).collect();
+        self.edges.push(Edge::start(etcd, &shared).await);
     }
 
     /// A Pointsman over all of it, with more flags.
@@ -63,7 +69,9 @@ impl System {
         flags.extend(self.shared.iter().cloned());
         flags.extend(more.iter().map(|flag| (*flag).to_owned()));
         let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-        let server = Server::start(&flags, &[("CONFIGPROXY_AUTH_TOKEN", TOKEN)], self.folder.path()).await;
+        // Each has a folder, and a log, of its own.
+        let folder = tempfile::tempdir_in(self.folder.path()).expect("a folder").keep();
+        let server = Server::start(&flags, &[("CONFIGPROXY_AUTH_TOKEN", TOKEN)], &folder).await;
         Pointsman { server, http: reqwest::Client::builder().no_proxy().build().expect("a client") }
     }
 
@@ -85,12 +93,12 @@ impl System {
 }
 
 impl Edge {
-    async fn start(etcd: &Etcd, shared: &[&str]) -> Self {
+    async fn start(endpoint: &str, shared: &[&str]) -> Self {
         let [public, private] = [free_port(), free_port()];
         let folder = tempfile::tempdir().expect("a folder");
         let (dir, api) = (folder.path().display().to_string(), format!("http://127.0.0.1:{private}"));
-        let (endpoint, port) = (etcd.endpoint().to_owned(), public.to_string());
-        let flags = ["--dir", &dir, "--etcd-endpoints", &endpoint, "--port", &port, "--traefik-api", &api];
+        let port = public.to_string();
+        let flags = ["--dir", &dir, "--etcd-endpoints", endpoint, "--port", &port, "--traefik-api", &api];
         let written =
             pointsman(&[&["traefik-config"], &flags[..], shared].concat(), &[("CONFIGPROXY_AUTH_TOKEN", TOKEN)]);
         assert_eq!(written.code, 0, "{}", written.stderr);
