@@ -24,7 +24,7 @@ def commit():
 def line_of(result, date="", of=""):
     verdict = ",".join(sorted({v.kind for v in result.violations})) or "ok"
     values = [
-        date, of, str(result.seed), " ".join(result.faults).replace(") ", ")+"), str(result.calls), str(result.unknown),
+        date, of, str(result.seed), "+".join(result.faults), str(result.calls), str(result.unknown),
         str(result.looks), f"{result.recovery:.2f}", f"{result.gap:.2f}", str(result.failed), verdict,
     ]  # fmt: skip
     return dict(zip(COLUMNS, values))
