@@ -549,6 +549,8 @@ class AllWithoutEtcd(WithoutEtcd):
 
     async def inject(self):
         await super().inject()
+        # Snapshots are up to 2 s old, and routes older than what another Traefik serves are not given out.
+        await asyncio.sleep(3)
         for n in EACH:
             await self.world.kill("pointsman", n)
         await self.world.kill("traefik", self.number)
