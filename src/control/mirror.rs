@@ -33,6 +33,7 @@ const FLAPPING_TOLD_AGAIN: Duration = Duration::from_secs(600);
 
 /// What the store holds, as far as this replica has heard.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent of each other")]
 pub(super) struct View {
     /// Whether the records have been read.
     pub(super) records_loaded: bool,
