@@ -141,7 +141,9 @@ impl Keeper {
     }
 
     fn put_all(&self, entries: Vec<KeyValue>) {
-        entries.into_iter().for_each(|entry| self.put(entry));
+        for entry in entries {
+            self.put(entry);
+        }
     }
 
     fn put(&self, entry: KeyValue) {

@@ -62,6 +62,7 @@ pub(super) fn control_settings(config: &Config, tree: fixed::Settings) -> contro
         routes_max: config.routing.max_routes,
         // Nobody else writes to a store of our own.
         adopt_layout: config.traefik.adopt_layout || is_one_machine,
+        own_root_key: config.traefik.own_root_key || is_one_machine,
         deliver: is_one_machine,
         snapshots: config.etcd().map(|etcd| {
             let owner = snapshot::Owner {

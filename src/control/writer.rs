@@ -117,6 +117,7 @@ impl Writer {
                 Some(command) = queue.recv() => command,
                 () = self.projection.tree_lags() => {
                     self.projection.begin().await;
+                    self.count_in().await;
                     self.projection.project().await;
                     continue;
                 }
@@ -198,6 +199,29 @@ impl Writer {
             self.projection.project().await;
         }
         trouble
+    }
+
+    /// A record that somebody else has changed becomes a change like any other: the head moves, and the tree follows it.
+    async fn count_in(&self) {
+        let (txn, head, seen) = {
+            let view = self.mirror.read();
+            if view.record_touched.is_none() || !view.records_loaded || view.head_is_broken {
+                return;
+            }
+            let head = next_head(view.head.as_ref());
+            let mut txn = Txn::default();
+            commit::add_records(&mut txn, &self.settings.records, std::iter::empty(), &head, view.head_revision);
+            (txn, head, Revisions::of(&view))
+        };
+        let head_key = self.settings.records.head();
+        match commit::commit_records(&self.store, &self.mirror, &head_key, txn, &head).await {
+            Ok(Commit::Done(revision)) => {
+                let heard = |view: &View| view.records_revision >= revision;
+                let _ = self.mirror.wait(Instant::now() + STORE_PATIENCE, heard).await;
+            }
+            Ok(Commit::Conflict(_)) => self.projection.hear_of_change(seen).await,
+            Err(error) => warn!(%error, "What somebody else has changed can't be counted in: {error}"),
+        }
     }
 
     /// Nothing to change is an answer only if what we saw is still so.

@@ -103,7 +103,7 @@ impl Tenure {
     }
 
     /// Whether this term goes on, as of less than a TTL ago. Whoever was paused for longer waits here until the store has
-    /// been asked. A store that can't be reached says nothing against it: then the last holder goes on, but can't write.
+    /// answered. A store that is away says nothing against one who asks all the time: he goes on, but can't write.
     pub async fn is_confirmed(&mut self, term: &Held) -> bool {
         loop {
             match self.held().filter(|held| held.is_same_term(term)) {
@@ -237,7 +237,7 @@ struct Seen {
 #[derive(Debug, Clone, Copy)]
 struct Term {
     revision: Revision,
-    /// When that was last asked of the store which did not deny it.
+    /// When that was last asked of the store, which did not deny it, or gave no answer.
     asked: Instant,
 }
 
@@ -258,25 +258,27 @@ impl Contender {
 
     /// Takes what a follower of the key's prefix says.
     pub fn see(&mut self, update: Update, now: Instant) {
-        let absent = Seen { revision: 0, holder: Vec::new(), beat: 0, since: now };
-        let events: Vec<Event> = match update {
+        match update {
             Update::Reset(listing) => {
-                // All of it is what it is now, and that may be what it was before.
-                let before = self.seen.replace(absent);
-                listing.entries.into_iter().for_each(|entry| self.see_event(Event::Put(entry), now));
-                let seen = self.seen.take().map(|seen| match before {
-                    Some(Seen { revision, beat, since, .. }) if (revision, beat) == (seen.revision, seen.beat) => {
-                        Seen { since, ..seen }
-                    }
-                    _ => seen,
-                });
-                self.seen = seen;
-                Vec::new()
+                let fresh = Seen { revision: 0, holder: Vec::new(), beat: 0, since: now };
+                let before = self.seen.replace(fresh);
+                for entry in listing.entries {
+                    self.see_event(Event::Put(entry), now);
+                }
+                // It may be just what it was before, and then the time goes on.
+                if let (Some(seen), Some(before)) = (&mut self.seen, before)
+                    && (seen.revision, seen.beat) == (before.revision, before.beat)
+                {
+                    seen.since = before.since;
+                }
             }
-            Update::Changes(changes) => changes.events,
+            Update::Changes(changes) => {
+                for event in changes.events {
+                    self.see_event(event, now);
+                }
+            }
             Update::Lost(error) => return debug!(%error, "The lease {} can't be followed: {error}", self.key),
-        };
-        events.into_iter().for_each(|event| self.see_event(event, now));
+        }
         let Some(seen) = &self.seen else { return };
         if self.term.is_some_and(|term| term.revision != seen.revision) {
             self.term = None;
@@ -353,8 +355,11 @@ impl Contender {
             (Some(_), Ok(Commit::Conflict(_))) => self.term = None,
             (Some(term), Err(error)) => {
                 debug!(%error, "The lease {} could not be kept: {error}; trying again", self.key);
-                // It may be that the store is away for everybody, and then nobody else can have the lease.
-                term.asked = sent;
+                // It may be that the store is away for everybody, and then nobody else can have the lease. But not if we
+                // were paused since we asked last: then it is unknown until the store answers.
+                if now.duration_since(term.asked) < self.times.ttl {
+                    term.asked = sent;
+                }
                 self.not_before = Some(now + self.times.beat / 3);
             }
             (None, Ok(Commit::Done(revision))) => {

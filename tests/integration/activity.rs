@@ -76,6 +76,7 @@ impl Replica {
             sizes: Sizes::default(),
             routes_max: 100,
             adopt_layout: false,
+            own_root_key: false,
             deliver: false,
             snapshots: None,
         };

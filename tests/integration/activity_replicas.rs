@@ -17,7 +17,9 @@ use pointsman::route::record::RecordKeys;
 use pointsman::route::{Route, RouteData, RouteSpec, Target};
 use pointsman::store::lease::Times;
 use pointsman::store::memory::MemoryStore;
-use pointsman::store::{Commit, Listing, Op, Read, Revision, SharedStore, Store, StoreError, Txn, TxnLimits, Watch};
+use pointsman::store::{
+    Changes, Commit, Listing, Op, Read, Revision, SharedStore, Store, StoreError, Txn, TxnLimits, Watch,
+};
 use pointsman::traefik::bucket::Sizes;
 use pointsman::traefik::client::Access;
 use pointsman::traefik::fixed;
@@ -40,10 +42,13 @@ const QUICK: Times = Times { ttl: Duration::from_secs(2), beat: Duration::from_m
 /// Nobody waits for it to end.
 const LONG: Times = Times { ttl: Duration::from_secs(3600), beat: Duration::from_secs(1) };
 
-/// One replica's way to the store: its commits can be held up, and go on even if nobody waits for them any more.
+/// One replica's way to the store: its commits can be held up, and go on even if nobody waits for them any more; and so
+/// can what it hears.
 struct Way {
     store: MemoryStore,
     is_open: watch::Sender<bool>,
+    /// Of which watches it hears, by their prefixes.
+    hears: watch::Sender<fn(&str) -> bool>,
     /// What became of each commit that wrote times under the lease.
     written: Arc<Mutex<Vec<Commit>>>,
     /// How many of them told of a whole look.
@@ -88,11 +93,30 @@ impl Store for Way {
     }
 
     async fn watch(&self, prefix: &str, after: Revision) -> Result<Box<dyn Watch>, StoreError> {
-        self.store.watch(prefix, after).await
+        let (watch, hears) = (self.store.watch(prefix, after).await?, self.hears.subscribe());
+        Ok(Box::new(Hearing { watch, prefix: prefix.to_owned(), hears, heard: None }))
     }
 
     fn limits(&self) -> TxnLimits {
         self.store.limits()
+    }
+}
+
+struct Hearing {
+    watch: Box<dyn Watch>,
+    prefix: String,
+    hears: watch::Receiver<fn(&str) -> bool>,
+    heard: Option<Result<Changes, StoreError>>,
+}
+
+#[async_trait]
+impl Watch for Hearing {
+    async fn next(&mut self) -> Result<Changes, StoreError> {
+        if self.heard.is_none() {
+            self.heard = Some(self.watch.next().await);
+        }
+        let _ = self.hears.wait_for(|hears| hears(&self.prefix)).await;
+        self.heard.take().expect("it was put there")
     }
 }
 
@@ -109,7 +133,13 @@ struct Replica {
 
 impl Replica {
     fn start(store: MemoryStore, traefik: Url, times: Times) -> Self {
-        let way = Way { store, is_open: watch::Sender::new(true), written: Arc::default(), looks: Arc::default() };
+        let way = Way {
+            store,
+            is_open: watch::Sender::new(true),
+            hears: watch::Sender::new(|_| true),
+            written: Arc::default(),
+            looks: Arc::default(),
+        };
         let (way, (give, take), (life, ended)) = (Arc::new(way), mpsc::channel(), oneshot::channel::<()>());
         let shared: SharedStore = way.clone();
         let thread = std::thread::spawn(move || {
@@ -170,6 +200,7 @@ fn begin(store: SharedStore, traefik: Url, times: Times) -> (Arc<ControlPlane>, 
         sizes: Sizes::default(),
         routes_max: 100,
         adopt_layout: false,
+        own_root_key: false,
         deliver: false,
         snapshots: None,
     };
@@ -205,10 +236,10 @@ struct World {
 const PATHS: [&str; 2] = ["/user/jane", "/user/joe"];
 
 impl World {
-    async fn start(times: Times) -> Self {
+    async fn start(replicas: usize, times: Times) -> Self {
         let store = MemoryStore::new();
         let traefik = FakeTraefik::start(Arc::new(store.clone()), "traefik").await;
-        let replicas = (0..3).map(|_| Replica::start(store.clone(), traefik.url.clone(), times)).collect();
+        let replicas = (0..replicas).map(|_| Replica::start(store.clone(), traefik.url.clone(), times)).collect();
         let mut world = Self { traefik, replicas, routes: Vec::new() };
         let control = world.replicas[0].control.clone();
         for path in PATHS {
@@ -240,7 +271,10 @@ impl World {
     /// What everybody says of a route.
     fn said(&self, path: &str) -> Vec<Option<Timestamp>> {
         let route = self.routes.iter().find(|route| route.spec == spec(path)).expect("it is there");
-        self.replicas.iter().map(|replica| replica.activity.of(&[route.clone()]).map(|last| last[0])).collect()
+        self.replicas
+            .iter()
+            .map(|replica| replica.activity.of(std::slice::from_ref(route)).map(|last| last[0]))
+            .collect()
     }
 
     /// Waits until all say the same of a route, and that is later than `before`.
@@ -290,7 +324,7 @@ impl World {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_of_three_looks_and_all_say_the_same() {
-    let world = World::start(QUICK).await;
+    let world = World::start(3, QUICK).await;
     let holder = world.holder().await;
     let (reads, looked) = (world.traefik.reads(), world.looked());
     for path in [PATHS[0], PATHS[1], PATHS[0]] {
@@ -314,7 +348,7 @@ async fn one_of_three_looks_and_all_say_the_same() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_holder_is_followed_within_the_ttl() {
-    let mut world = World::start(QUICK).await;
+    let mut world = World::start(3, QUICK).await;
     let jane = world.agree(PATHS[0], Timestamp::UNIX_EPOCH).await;
     let (holder, begun, before) = (world.holder().await, Instant::now(), now());
     drop(world.replicas.remove(holder));
@@ -331,8 +365,29 @@ async fn a_killed_holder_is_followed_within_the_ttl() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_holder_has_read_what_the_last_one_wrote() {
+    let mut world = World::start(2, QUICK).await;
+    let holder = world.holder().await;
+    // It hears of the lease, but is late to hear of all else.
+    let late = world.replicas[1 - holder].way.clone();
+    late.hears.send_replace(|prefix| prefix != "pointsman/activity/");
+    let before = now();
+    world.traefik.answered(PATHS[0]);
+    let said = eventually("it is seen", PROMISE, || async {
+        let said = world.said(PATHS[0])[holder];
+        said.filter(|at| *at > before).ok_or_else(|| format!("{said:?}"))
+    })
+    .await;
+    world.looks(2).await;
+    drop(world.replicas.remove(holder));
+    world.holder().await;
+    world.looks(3).await;
+    assert_eq!(world.agree(PATHS[0], Timestamp::UNIX_EPOCH).await, said);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_holder_that_stops_is_followed_at_once() {
-    let mut world = World::start(LONG).await;
+    let mut world = World::start(3, LONG).await;
     let holder = world.holder().await;
     let (stopped, before) = (world.replicas.remove(holder), now() - Duration::from_millis(1));
     // Only its end can tell the others of that, unless it is just about to look.
@@ -345,42 +400,49 @@ async fn a_holder_that_stops_is_followed_at_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_holder_that_was_paused_says_what_the_others_say() {
-    let world = World::start(QUICK).await;
-    for _ in 0..3 {
+    let world = World::start(2, QUICK).await;
+    // Each has its turn to be paused, and to look again after it was; and finds the store at once when it wakes, or not.
+    for (used, is_cut_off) in [(PATHS[0], false), (PATHS[1], true), (PATHS[0], true), (PATHS[1], false)] {
+        let unused = PATHS[usize::from(used == PATHS[0])];
+        let last = world.agree(unused, Timestamp::UNIX_EPOCH).await;
         let holder = world.holder().await;
-        let (paused, written) = (world.replicas[holder].pause(), world.replicas[holder].way.written().len());
-        eventually("another one looks", PATIENCE, || async {
-            let others = world.replicas.iter().enumerate().filter(|(i, _)| *i != holder);
-            let holders = others.filter(|(_, replica)| replica.activity.is_holder()).count();
-            if holders == 1 { Ok(()) } else { Err(format!("{holders}")) }
+        let (one, other) = (&world.replicas[holder], &world.replicas[1 - holder]);
+        let (paused, written) = (one.pause(), one.way.written().len());
+        eventually("the other one looks", PATIENCE, || async {
+            if other.activity.is_holder() { Ok(()) } else { Err("not yet".to_owned()) }
         })
         .await;
         let before = now();
-        world.traefik.answered(PATHS[0]);
-        let said = eventually("the others hear of it", PROMISE, || async {
-            let mut said = world.said(PATHS[0]);
-            said.remove(holder);
-            match said[..] {
-                [Some(one), Some(other)] if one == other && one > before => Ok(one),
-                _ => Err(format!("{said:?}")),
-            }
+        world.traefik.answered(used);
+        let said = eventually("it sees that", PROMISE, || async {
+            let said = world.said(used)[1 - holder];
+            said.filter(|at| *at > before).ok_or_else(|| format!("{said:?}"))
         })
         .await;
         world.looks(3).await;
-        assert_eq!(world.replicas[holder].way.written().len(), written, "it stands still");
+        assert_eq!(one.way.written().len(), written, "it stands still");
+        if is_cut_off {
+            one.way.is_open.send_replace(false);
+            one.way.hears.send_replace(|_| false);
+        }
         drop(paused);
+        // It looks at once, if it thinks that it should.
+        world.looks(5).await;
+        one.way.is_open.send_replace(true);
+        one.way.hears.send_replace(|_| true);
         assert_ne!(world.holder().await, holder);
         world.looks(5).await;
         // What it finds at Traefik when it wakes is news to it, and happened long ago.
-        assert_eq!(world.agree(PATHS[0], before).await, said);
-        let late = &world.replicas[holder].way.written()[written..];
+        assert_eq!(world.agree(used, before).await, said);
+        assert_eq!(world.agree(unused, Timestamp::UNIX_EPOCH).await, last, "it was not used");
+        let late = &one.way.written()[written..];
         assert!(late.iter().all(|commit| matches!(commit, Commit::Conflict(_))), "{late:?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_write_that_was_under_way_is_refused_after_a_takeover() {
-    let world = World::start(QUICK).await;
+    let world = World::start(3, QUICK).await;
     let holder = world.holder().await;
     let way = &world.replicas[holder].way;
     way.is_open.send_replace(false);
@@ -407,7 +469,7 @@ async fn a_write_that_was_under_way_is_refused_after_a_takeover() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_nobody_looks_nothing_is_told() {
-    let mut world = World::start(LONG).await;
+    let mut world = World::start(3, LONG).await;
     let holder = world.holder().await;
     drop(world.replicas.remove(holder));
     eventually("it is unknown", PATIENCE, || async {
