@@ -78,6 +78,8 @@ impl Replica {
             adopt_layout: false,
             deliver: false,
             snapshots: None,
+            installation: None,
+            layout: pointsman::traefik::marker::LAYOUT,
         };
         let clock = Arc::new(SystemClock);
         let control =

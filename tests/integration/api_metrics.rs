@@ -262,6 +262,8 @@ async fn the_control_plane_counts_its_commits_and_waits() {
         adopt_layout: false,
         deliver: false,
         snapshots: None,
+        installation: None,
+        layout: pointsman::traefik::marker::LAYOUT,
     };
     let fleet = Arc::new(Fleet::new(Access::etcd()));
     let control = ControlPlane::start(
