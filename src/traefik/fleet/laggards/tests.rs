@@ -5,7 +5,7 @@ use super::*;
 const E: &str = "e";
 
 fn marker(n: u64) -> Marker {
-    Marker { layout: 1, digest: "d".into(), epoch: E.into(), n }
+    Marker { layout: 1, digest: "d".into(), tag: String::new(), epoch: E.into(), n }
 }
 
 /// Some Traefiks and what we remember of them; everybody is asked when a test says so.
