@@ -9,6 +9,7 @@ import struct
 import subprocess
 import time
 
+from wire import end
 from world import EACH, WorldFailed, until
 
 REGISTRY = {}
@@ -433,8 +434,7 @@ class SlowEtcd(Fault):
             n += 1
 
     async def heal(self):
-        self.task.cancel()
-        await asyncio.gather(self.task, return_exceptions=True)
+        await end([self.task])
 
 
 @register
