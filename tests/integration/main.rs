@@ -43,6 +43,8 @@ mod forward;
 mod laggards;
 mod laggards_fleet;
 mod last_known_good;
+mod restores;
+mod restores_system;
 mod store_auth;
 mod store_contract;
 mod store_embedded;

@@ -1,6 +1,7 @@
 //! A Traefik that reads its tree from any store and shows its marker, and that a test can hold back.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -24,6 +25,7 @@ pub(crate) struct FakeTraefik {
     pub(crate) url: Url,
     held: watch::Sender<bool>,
     serving: Arc<Mutex<Keys>>,
+    revision: Arc<AtomicI64>,
     _tasks: JoinSet<()>,
 }
 
@@ -44,12 +46,15 @@ impl FakeTraefik {
         tasks.spawn(async move { axum::serve(listener, app).await.expect("serves") });
         let prefix = format!("{root_key}/");
         let (mut hold, shown) = (held.subscribe(), serving.clone());
+        let revision: Arc<AtomicI64> = Arc::default();
+        let heard = revision.clone();
         tasks.spawn(async move {
             let mut follower = Follower::new(store, prefix.clone());
             let mut keys = Keys::new();
             loop {
                 match follower.next().await {
                     Update::Reset(listing) => {
+                        heard.store(listing.revision, Ordering::SeqCst);
                         keys = listing
                             .entries
                             .into_iter()
@@ -57,6 +62,7 @@ impl FakeTraefik {
                             .collect();
                     }
                     Update::Changes(changes) => {
+                        heard.store(changes.revision, Ordering::SeqCst);
                         for event in changes.events {
                             match event {
                                 Event::Put(e) => drop(keys.insert(e.key, String::from_utf8(e.value).expect("text"))),
@@ -71,12 +77,17 @@ impl FakeTraefik {
                     keys.iter().map(|(k, v)| (k.strip_prefix(&prefix).unwrap_or(k).to_owned(), v.clone())).collect();
             }
         });
-        Self { url, held, serving, _tasks: tasks }
+        Self { url, held, serving, revision, _tasks: tasks }
     }
 
     /// Whether it keeps to what it serves now.
     pub(crate) fn hold(&self, held: bool) {
         self.held.send_replace(held);
+    }
+
+    /// The revision of the store that it has heard of.
+    pub(crate) fn revision(&self) -> i64 {
+        self.revision.load(Ordering::SeqCst)
     }
 
     /// The URL of a route's server, as far as a leaf router of exactly this rule says.
