@@ -9,8 +9,8 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use pointsman::store::SharedStore;
 use pointsman::store::follow::{Follower, Update};
-use pointsman::store::{Event, SharedStore};
 use pointsman::traefik::fixed::{MARKER_HEADER, MARKER_KEY, MARKER_MIDDLEWARE};
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -49,29 +49,21 @@ impl FakeTraefik {
         let revision: Arc<AtomicI64> = Arc::default();
         let heard = revision.clone();
         tasks.spawn(async move {
+            let reader = store.clone();
             let mut follower = Follower::new(store, prefix.clone());
-            let mut keys = Keys::new();
             loop {
-                match follower.next().await {
-                    Update::Reset(listing) => {
-                        heard.store(listing.revision, Ordering::SeqCst);
-                        keys = listing
-                            .entries
-                            .into_iter()
-                            .map(|e| (e.key, String::from_utf8(e.value).expect("text")))
-                            .collect();
-                    }
-                    Update::Changes(changes) => {
-                        heard.store(changes.revision, Ordering::SeqCst);
-                        for event in changes.events {
-                            match event {
-                                Event::Put(e) => drop(keys.insert(e.key, String::from_utf8(e.value).expect("text"))),
-                                Event::Delete { key } => drop(keys.remove(&key)),
-                            }
-                        }
-                    }
+                // Any change has it read the whole tree, as Traefik does.
+                let listing = match follower.next().await {
+                    Update::Reset(listing) => listing,
+                    Update::Changes(_) => match reader.list(&prefix).await {
+                        Ok(listing) => listing,
+                        Err(_) => continue,
+                    },
                     Update::Lost(_) => continue,
-                }
+                };
+                heard.store(listing.revision, Ordering::SeqCst);
+                let text = |value: Vec<u8>| String::from_utf8(value).expect("text");
+                let keys: Keys = listing.entries.into_iter().map(|e| (e.key, text(e.value))).collect();
                 hold.wait_for(|held| !held).await.expect("the test goes on");
                 *shown.lock().expect("not poisoned") =
                     keys.iter().map(|(k, v)| (k.strip_prefix(&prefix).unwrap_or(k).to_owned(), v.clone())).collect();
