@@ -1,9 +1,10 @@
 //! When each route was last used, as configurable-http-proxy knows it, over any number of Traefiks and replicas.
 //!
 //! Two sources, looked at every ten seconds: Traefik's counters ([`exposition`], [`counters`]), which tell of answers, and
-//! the connections from Traefik to the servers ([`kernel`], [`remote`], [`streams`]), which tell of open websockets. What
-//! they say is merged by maximum, kept in memory, and written rarely into a few keys of the store ([`checkpoint`],
-//! [`keeper`]), where other replicas read it. `docs/activity.md` says what is seen and when.
+//! the connections from Traefik to the servers ([`kernel`], [`remote`], [`streams`]), which tell of open websockets. One
+//! replica looks, the one that has the lease ([`crate::store::lease`]). What it sees is merged by maximum, kept in memory,
+//! and written into a few keys of the store ([`checkpoint`], [`keeper`]), which the other replicas follow.
+//! `docs/activity.md` says what is seen and when.
 
 pub mod checkpoint;
 pub mod counters;
@@ -24,11 +25,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 use secrecy::SecretString;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::clock::SharedClock;
 use crate::lifecycle::Lifecycle;
 use crate::route::{Route, RouteSpec, RouteTable};
 use crate::store::SharedStore;
+use crate::store::lease::{Lease, Tenure, Times};
 use crate::traefik::fleet::Fleet;
 use crate::traefik::name;
 use crate::traefik::rule::Space;
@@ -36,6 +39,9 @@ use crate::traefik::rule::Space;
 use collector::Collector;
 use keeper::Keeper;
 pub use servers::Forwarders;
+
+/// After so many intervals without a whole look, nothing is told any more.
+const STALE_INTERVALS: u32 = 3;
 
 /// What the API asks about routes, and tells.
 pub trait LastActivity: Send + Sync + 'static {
@@ -74,8 +80,10 @@ pub struct Settings {
     pub space: Space,
     /// How often Traefik is looked at. Looks that cost more than a fiftieth of it are taken less often.
     pub interval: Duration,
-    /// How often what is known is written into the store, at most, by all replicas together.
+    /// How often what is known is written into the store, at most; in any case not more often than Traefik is looked at.
     pub checkpoint_interval: Duration,
+    /// How long the lease of the one replica that looks lasts. `None`: there are no others.
+    pub lease: Option<Times>,
     /// Whether connections are looked at, where they can be seen. Without them open websockets don't count.
     pub connections: bool,
     /// The port of `pointsman connections` beside each Traefik that is not on this machine, if there is one.
@@ -89,20 +97,28 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The usual ones, with keys below `prefix`, which is written without a trailing slash.
+    /// The usual ones for replicas that share a store, with keys below `prefix`, which is written without a trailing slash.
+    /// What was seen is written after each look, for the others wait for it.
     #[must_use]
     pub fn new(prefix: &str, space: Space) -> Self {
         Self {
             prefix: format!("{}/activity/", prefix.trim_end_matches('/')),
             space,
             interval: Duration::from_secs(10),
-            checkpoint_interval: Duration::from_secs(30),
+            checkpoint_interval: Duration::ZERO,
+            lease: Some(Times::default()),
             connections: true,
             connections_port: None,
             connections_token: None,
             process: None,
             forwarders: Arc::new(|_| None),
         }
+    }
+
+    /// The same for one that shares its store with nobody. What is written is read only at the next start.
+    #[must_use]
+    pub fn alone(self) -> Self {
+        Self { lease: None, checkpoint_interval: Duration::from_secs(30), ..self }
     }
 }
 
@@ -121,24 +137,31 @@ struct Known {
     names: HashMap<RouteSpec, Box<str>>,
     /// Until then this may be told.
     fresh_until: Option<Instant>,
-    /// When the last whole look was.
+    /// When the last whole look was, ours or another replica's.
     looked: Option<Instant>,
-    /// What users' requests came to.
-    traffic: traffic::Traffic,
+    /// Whether it is we who look.
+    is_holder: bool,
+    /// What users' requests came to; `None` if others look, or before our first whole look.
+    traffic: Option<traffic::Traffic>,
 }
 
 impl Activity {
-    /// How long ago the last whole look was, if there was one.
+    /// How long ago we heard of the last whole look, of whichever replica; `None` if there was none.
     #[must_use]
     pub fn age(&self) -> Option<Duration> {
         self.read().looked.map(|looked| looked.elapsed())
     }
 
-    /// What users' requests came to, as of the last look; `None` before the first.
+    /// Whether it is this replica that looks.
+    #[must_use]
+    pub fn is_holder(&self) -> bool {
+        self.read().is_holder
+    }
+
+    /// What users' requests came to, as of the last look; `None` before the first, and if another replica looks.
     #[must_use]
     pub fn traffic(&self) -> Option<traffic::Traffic> {
-        let known = self.read();
-        known.looked.map(|_| known.traffic.clone())
+        self.read().traffic.clone()
     }
 
     /// Starts to look at every Traefik of the `fleet`. `table` gives the routes.
@@ -151,12 +174,33 @@ impl Activity {
         settings: Settings,
     ) -> Arc<Self> {
         let activity = Arc::new(Self { known: RwLock::default(), clock, space: settings.space });
-        let keeper = Arc::new(Keeper::new(store, &settings, activity.clone()));
+        let keeper = Arc::new(Keeper::new(store.clone(), &settings, activity.clone()));
         let stopping = lifecycle.stopping();
         lifecycle.spawn("follow activity", keeper.clone().follow(stopping.clone()));
-        let collector = Collector::new(activity.clone(), keeper, fleet, table, settings);
-        lifecycle.spawn("activity", collector.run(stopping));
+        // What was seen last is written under the lease, and only then is it given back.
+        let released = CancellationToken::new();
+        let tenure = match settings.lease {
+            Some(times) => {
+                let (lease, tenure) = Lease::new(store, &format!("{}lease", settings.prefix), times);
+                lifecycle.spawn("activity lease", lease.run(released.clone()));
+                tenure
+            }
+            None => Tenure::alone(),
+        };
+        let collector = Collector::new(activity.clone(), keeper, fleet, table, settings, tenure);
+        lifecycle.spawn("activity", async move {
+            let _released = released.drop_guard();
+            collector.run(stopping).await;
+        });
         activity
+    }
+
+    /// There was a whole look just now, by whichever replica, and the next one is so far away: what is known may be told
+    /// until so many looks have failed.
+    fn looked(&self, next_look: Duration) {
+        let (now, mut known) = (Instant::now(), self.write());
+        known.looked = Some(now);
+        known.fresh_until = known.fresh_until.max(now.checked_add(next_look.saturating_mul(STALE_INTERVALS)));
     }
 
     /// A route was used at these times, by name. Never goes backwards.

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -44,6 +45,8 @@ mod commit;
 mod counts;
 mod delivery;
 mod fallback;
+mod flapping;
+mod hands;
 mod keeper;
 mod known;
 mod mirror;
@@ -117,6 +120,8 @@ pub struct Settings {
     pub routes_max: usize,
     /// Take over a tree that was written with other settings.
     pub adopt_layout: bool,
+    /// Remove keys in Traefik's tree that are none of ours.
+    pub own_root_key: bool,
     /// The Traefiks don't read the store: they are sent what it holds.
     pub deliver: bool,
     /// Where the routes are kept for times without a store.
@@ -281,8 +286,31 @@ impl ControlPlane {
         let begun = Instant::now();
         let covered = self.served(epoch, *n, deadline).await;
         self.counts.traefik_waits.observe(begun.elapsed());
-        covered.map_err(ControlError::NotRouted)?;
+        covered.map_err(|who| ControlError::NotRouted(self.with_suspects(who)))?;
         Ok(done.existed)
+    }
+
+    /// Who is behind, and what may be the cause.
+    fn with_suspects(&self, who: String) -> String {
+        match self.mirror.foreign() {
+            Some(named) => format!(
+                "{who}; under --traefik-root-key there are keys that are none of ours ({named}), and one that Traefik can't \
+                 understand stops all changes: remove them, or let us do it by --own-root-key"
+            ),
+            None => who,
+        }
+    }
+
+    /// What there is, or was done, in our two trees that is none of ours.
+    #[must_use]
+    pub fn others(&self) -> Others {
+        let (view, others) = (self.mirror.read(), self.mirror.others());
+        Others {
+            foreign_keys: view.tree.foreign.len() + view.foreign_records.len(),
+            unreadable_records: view.unreadable.len(),
+            touched: others.touched.load(Ordering::Relaxed),
+            flaps: others.flaps.load(Ordering::Relaxed),
+        }
     }
 
     /// Waits until every live Traefik serves the record change `n` of `epoch`, and Traefik's tree in the store holds it: a
@@ -353,6 +381,19 @@ impl Routes for ControlPlane {
     fn last_known(&self) -> Option<LastKnown> {
         self.known.last()
     }
+}
+
+/// What others have to do with our two trees.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Others {
+    /// Keys below our prefixes that are none of ours.
+    pub foreign_keys: usize,
+    /// Records that can't be read.
+    pub unreadable_records: usize,
+    /// How often a key of ours was changed by somebody else, since the start.
+    pub touched: u64,
+    /// How often a route went back to what it had been before, again and again.
+    pub flaps: u64,
 }
 
 /// The snapshot of a former life, and what it knew of the store.

@@ -3,6 +3,7 @@
 pub mod embedded;
 pub mod etcd;
 pub mod follow;
+pub mod lease;
 pub mod memory;
 pub mod rules;
 mod versions;

@@ -17,6 +17,12 @@ FAILURES_TO_LEAVE = 2
 CHUNK_BYTES = 65536
 
 
+def abort(pair):
+    """Cut both ends of a connection."""
+    for end in pair:
+        end.transport.abort()
+
+
 class Backend:
     """One server, and how it is."""
 
@@ -25,7 +31,8 @@ class Backend:
         self.failures = FAILURES_TO_LEAVE  # out until it was well once
         self.seen = "not asked yet"
         self.is_drained = False
-        self.clients = set()
+        # The two ends of each connection that goes through.
+        self.pairs = set()
 
     @property
     def is_in(self):
@@ -44,6 +51,7 @@ class Balancer:
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.listening = threading.Event()
         self.failed = None
+        self.serving = set()
 
     @property
     def url(self):
@@ -66,6 +74,10 @@ class Balancer:
     def drain(self, name, drained=True):
         """Give a server no new connections, however well it is, or give it some again."""
         self.backends[name].is_drained = drained
+
+    def distrust(self, name):
+        """Give a server that starts anew no connections until it was well once, as Kubernetes does."""
+        self.backends[name].failures = FAILURES_TO_LEAVE
 
     def is_in(self, name):
         """Whether a server gets connections now."""
@@ -109,8 +121,8 @@ class Balancer:
                 backend.seen = f"{self.probe_path} answers {status}" if status else "doesn't answer"
             if status is None and backend.failures >= FAILURES_TO_LEAVE:
                 # Who hangs would keep its clients hanging. Who says that it isn't ready may finish what it has.
-                for client in list(backend.clients):
-                    client.transport.abort()
+                for pair in list(backend.pairs):
+                    abort(pair)
             await asyncio.sleep(PROBE_INTERVAL_SECONDS)
 
     async def _probe(self, backend):
@@ -133,32 +145,38 @@ class Balancer:
     # Connections
 
     def _order(self):
-        """All servers, in the order to try them: those that are well in turn, the others only if none of these takes it."""
+        """All servers in the order to try them: those that are well by turns, the others only if none of these will."""
         backends = list(self.backends.values())
         first = next(self.turn) % len(backends)
         turned = backends[first:] + backends[:first]
         return sorted(turned, key=lambda backend: (not backend.is_in, backend.is_drained))
 
     async def _serve(self, reader, writer):
-        for backend in self._order():
-            try:
-                there = await asyncio.wait_for(
-                    asyncio.open_connection(LOOPBACK, backend.port), CONNECT_TIMEOUT_SECONDS
-                )
-            except (OSError, asyncio.TimeoutError):
-                continue
-            backend.clients.add(writer)
-            try:
-                await asyncio.gather(self._pass_on(reader, there[1]), self._pass_on(there[0], writer))
-                there[1].close()
-                writer.close()
-            except OSError:
-                there[1].transport.abort()
-                writer.transport.abort()
-            finally:
-                backend.clients.discard(writer)
-            return
-        writer.transport.abort()
+        # The loop itself would forget who waits for a connection that is gone.
+        task = asyncio.current_task()
+        self.serving.add(task)
+        try:
+            for backend in self._order():
+                with contextlib.suppress(OSError, asyncio.TimeoutError):
+                    connecting = asyncio.open_connection(LOOPBACK, backend.port)
+                    there = await asyncio.wait_for(connecting, CONNECT_TIMEOUT_SECONDS)
+                    return await self._join(backend, (reader, writer), there)
+            writer.transport.abort()
+        finally:
+            self.serving.discard(task)
+
+    async def _join(self, backend, here, there):
+        """Pass bytes on in both directions until both are done, or one end is gone."""
+        pair = (here[1], there[1])
+        backend.pairs.add(pair)
+        try:
+            await asyncio.gather(self._pass_on(here[0], there[1]), self._pass_on(there[0], here[1]))
+            for end in pair:
+                end.close()
+        except OSError:
+            abort(pair)
+        finally:
+            backend.pairs.discard(pair)
 
     @staticmethod
     async def _pass_on(source, sink):

@@ -6,7 +6,7 @@ import time
 
 # Time, level, the span it happened in, the module, and the sentence with its fields behind it.
 POINTSMAN = re.compile(r"^\S+T(\d\d:\d\d:\d\d)\S*\s+(INFO|WARN|ERROR)\s+(?:\S+\{.*?\}: ?)*(pointsman[\w:]*): (.*)$")
-FIELDS = re.compile(r'(\s+[\w.]+=("(\\.|[^"\\])*"|\S+))+$')
+FIELDS = re.compile(r"\s[a-z_.]+=.*$")
 TRAEFIK = re.compile(r"^\S+T(\d\d:\d\d:\d\d)\S* (WRN|ERR|FTL) (.*)$")
 HUB = re.compile(r"^\[([WEC]) \S+ (\d\d:\d\d:\d\d)\S* \S+ \S+\] (.*)$")
 COLOURS = re.compile(r"\033\[[0-9;]*m")

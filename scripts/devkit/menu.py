@@ -8,7 +8,7 @@ from .child import PartFailed
 from .parts import status_of
 
 DRAIN_SECONDS = 1.5
-WELL_AGAIN_SECONDS = 15
+WELL_AGAIN_SECONDS = 20
 
 HELP = """\
   kill PART      end it as a power cut would (kill -9)

@@ -1,4 +1,4 @@
-"""A steady probe: requests as a user sends them and changes as a hub makes them, all day long, and every failure counted."""
+"""A steady probe: requests as a user sends them, changes as a hub makes them, and every failure counted."""
 
 import contextlib
 import http.client
@@ -33,6 +33,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_):
         pass
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_):
+        """A Traefik that comes back from being frozen asks for what nobody waits for any more."""
 
 
 def ask(port, method, path, token=None, record=None, patience_seconds=PATIENCE_SECONDS):
@@ -86,8 +93,7 @@ class Probe:
         self.pause_seconds = REQUEST_PAUSE_SECONDS
         self.waiting_since = None
         self.complaints = deque(maxlen=100)
-        self.server = ThreadingHTTPServer((LOOPBACK, 0), _Handler)
-        self.server.daemon_threads = True
+        self.server = _Server((LOOPBACK, 0), _Handler)
         self.target = f"http://{LOOPBACK}:{self.server.server_port}"
         works = (self.server.serve_forever, self._ask_on_and_on, self._write_on_and_on)
         self.threads = [threading.Thread(target=work, daemon=True) for work in works]

@@ -6,17 +6,25 @@
 //!                      2t656cpzfar 1767123450000 17
 //! ```
 //!
-//! A chunk names the version of the format and when somebody last looked at every Traefik; then each Traefik with the
+//! `PREFIX/activity/looked` is written with every whole look, `PREFIX/activity/note/...` by replicas that don't look. A
+//! chunk names the version of the format and when somebody last looked at every Traefik; then each Traefik with the
 //! start of its process; then each route by its name in Traefik, with the time of its last use and the good answers that
 //! each of those Traefiks had counted for it. With these a restarted replica knows what happened while it was away.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use crate::traefik::name::{self, Kind};
 
 /// Over so many keys the routes are spread, by the first character of their names.
 pub const CHUNKS: usize = 16;
+
+/// The key below the prefix that is written with every whole look.
+pub const LOOKED: &str = "looked";
+
+/// Where replicas that don't look tell what they know, each in a key that holds a chunk without Traefiks.
+pub const NOTES: &str = "note/";
 
 /// The version of the format.
 const FORMAT: &str = "1";
@@ -47,6 +55,20 @@ pub fn chunk_of(name: &str) -> usize {
 #[must_use]
 pub fn chunk_number(key: &str) -> Option<usize> {
     key.parse().ok().filter(|number| *number < CHUNKS)
+}
+
+/// The text of [`LOOKED`]: when the look was, in milliseconds since 1970, and how long it is to the next one.
+#[must_use]
+pub fn looked(looked_ms: i64, next_look: Duration) -> String {
+    format!("{FORMAT} {looked_ms} {}", next_look.as_millis())
+}
+
+/// How long it is to the next look, from the text of [`LOOKED`]; `None` if it is of another format.
+#[must_use]
+pub fn next_look(text: &str) -> Option<Duration> {
+    let mut words = text.strip_prefix(FORMAT)?.strip_prefix(' ')?.split(' ');
+    let _looked_ms: i64 = words.next()?.parse().ok()?;
+    words.next()?.parse().ok().map(Duration::from_millis)
 }
 
 impl Chunk {
@@ -139,6 +161,15 @@ mod tests {
         let chunk = Chunk::decode(&odd).expect("its format is ours");
         assert_eq!(chunk.routes, BTreeMap::from([(jane.as_str().into(), 9)]));
         assert_eq!(chunk.lives, BTreeMap::from([(("http://a".to_owned(), 7), HashMap::from([(jane.into(), 4)]))]));
+    }
+
+    #[test]
+    fn a_look_says_when_the_next_one_is() {
+        let text = looked(1_767_123_456_789, Duration::from_secs(10));
+        assert_eq!((text.as_str(), next_look(&text)), ("1 1767123456789 10000", Some(Duration::from_secs(10))));
+        for text in ["", "1", "1 5", "1 5 x", "2 5 7", "15 7 7", "1 x 7", "1 5 -7"] {
+            assert_eq!(next_look(text), None, "{text:?}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::{JoinSet, spawn_blocking};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use url::{Host, Url};
@@ -20,25 +20,26 @@ use super::streams::{Connection, Streams};
 use super::traffic::Totals;
 use super::{Activity, Settings, Table, kernel};
 use crate::route::RouteTable;
+use crate::store::lease::{Held, Tenure};
 use crate::traefik::client::TraefikClient;
 use crate::traefik::fleet::{Fleet, Status};
 
 /// A look takes at most this part of the time.
 const COST_SHARE: u32 = 50;
 
-/// After so many intervals without a whole look, nothing is told any more.
-const STALE_INTERVALS: u32 = 3;
-
 /// So many different ports are asked for one by one; of more, all connections are read.
 const PORTS_MAX: usize = 3;
 
-/// Looks at Traefik for as long as the process lives.
+/// Looks at Traefik for as long as the process lives and has the lease.
 pub(super) struct Collector {
     activity: Arc<Activity>,
     keeper: Arc<Keeper>,
     fleet: Arc<Fleet>,
     table: Table,
     settings: Settings,
+    tenure: Tenure,
+    /// Whether the checkpoint was read since we have the lease.
+    begun: bool,
     servers: Servers,
     counters: Counters,
     totals: Totals,
@@ -47,7 +48,7 @@ pub(super) struct Collector {
     streams: HashMap<Place, Streams>,
     complaints: BTreeMap<String, String>,
     told: BTreeSet<Place>,
-    /// When the last whole look was, in milliseconds since 1970.
+    /// When the last whole look since we have the lease was, in milliseconds since 1970.
     looked_ms: Option<i64>,
 }
 
@@ -75,6 +76,7 @@ impl Collector {
         fleet: Arc<Fleet>,
         table: Table,
         settings: Settings,
+        tenure: Tenure,
     ) -> Self {
         let servers = Servers::new(settings.forwarders.clone());
         Self {
@@ -83,6 +85,8 @@ impl Collector {
             fleet,
             table,
             settings,
+            tenure,
+            begun: false,
             servers,
             counters: Counters::default(),
             totals: Totals::default(),
@@ -96,47 +100,103 @@ impl Collector {
     }
 
     pub(super) async fn run(mut self, stopping: CancellationToken) {
-        loop {
-            let begun = Instant::now();
-            if stopping.run_until_cancelled(self.look()).await.is_none() {
-                break;
-            }
-            let pause = self.settings.interval.max(begun.elapsed() * COST_SHARE);
-            // What is known may be told until so many looks have failed.
-            if self.complaints.is_empty() {
-                let until = Instant::now() + pause * STALE_INTERVALS;
-                self.activity.write().fresh_until = Some(until);
-            }
-            if stopping.run_until_cancelled(sleep(self.soon(pause))).await.is_none() {
-                break;
+        while let Some(term) = stopping.run_until_cancelled(self.turn()).await {
+            self.begin();
+            let mut tenure = self.tenure.clone();
+            tokio::select! {
+                () = stopping.cancelled() => break,
+                () = tenure.lost(&term) => self.end(),
+                () = self.look_again_and_again(&term) => {}
             }
         }
-        if let Some(latest) = self.latest() {
-            self.keeper.write_last(&latest).await;
+        match (self.tenure.held(), self.latest(None), (self.table)()) {
+            (Some(held), Some(latest), _) => self.keeper.write_last(&held, &latest).await,
+            (_, _, Some(table)) if self.settings.lease.is_some() => {
+                self.keeper.note_last(&table, &self.activity.keep(&table)).await;
+            }
+            _ => {}
         }
     }
 
-    /// The first whole look should not wait for an interval.
-    fn soon(&self, pause: Duration) -> Duration {
-        let never = self.activity.read().fresh_until.is_none();
-        if never { pause.min(Duration::from_secs(1)) } else { pause }
+    /// Waits until it is our turn to look. Until then we follow the one who does.
+    async fn turn(&mut self) -> Held {
+        let mut pause = soon(self.settings.interval);
+        loop {
+            if let Ok(held) = timeout(pause, self.tenure.taken()).await {
+                return held;
+            }
+            if let Some(table) = (self.table)() {
+                let names = self.activity.keep(&table);
+                self.keeper.remember();
+                self.keeper.note(&table, &names).await;
+            }
+            pause = self.settings.interval;
+        }
+    }
+
+    /// We have the lease. What we saw when we had it before is nothing to go by: others have looked since.
+    fn begin(&mut self) {
+        (self.begun, self.looked_ms) = (false, None);
+        self.counters = Counters::default();
+        self.streams.clear();
+        self.activity.write().is_holder = true;
+    }
+
+    fn end(&self) {
+        let mut known = self.activity.write();
+        (known.is_holder, known.traffic) = (false, None);
+    }
+
+    async fn look_again_and_again(&mut self, term: &Held) {
+        loop {
+            let begun = Instant::now();
+            self.look(term, begun).await;
+            let pause = self.pause(begun);
+            if self.complaints.is_empty() {
+                self.activity.looked(pause);
+            }
+            sleep(if self.looked_ms.is_none() { soon(pause) } else { pause }).await;
+        }
+    }
+
+    /// The time between a look that began then and the next one.
+    fn pause(&self, begun: Instant) -> Duration {
+        self.settings.interval.max(begun.elapsed() * COST_SHARE)
     }
 
     /// One look at everything. What is missing stands in `complaints`.
-    async fn look(&mut self) {
+    async fn look(&mut self, term: &Held, begun: Instant) {
         let mut complaints = BTreeMap::new();
         let live = self.live();
         if live.is_empty() {
             complaints.insert(String::new(), "no Traefik is up".to_owned());
         }
-        match (self.table)().filter(|_| self.keeper.is_loaded()) {
-            Some(table) => self.look_with(&table, &live, &mut complaints).await,
+        let is_read = self.keeper.is_loaded() && self.is_begun(term).await;
+        match (self.table)().filter(|_| is_read) {
+            Some(table) => self.look_with(&table, &live, term, begun, &mut complaints).await,
             None => drop(complaints.insert(String::new(), "the store has not been read".to_owned())),
         }
         self.tell(complaints);
     }
 
-    async fn look_with(&mut self, table: &RouteTable, live: &[String], complaints: &mut BTreeMap<String, String>) {
+    /// Whether we know what those before us have written.
+    async fn is_begun(&mut self, term: &Held) -> bool {
+        // Where nobody else writes, we know.
+        if !self.begun && term.guard().is_some() {
+            self.begun = self.keeper.load().await.is_ok();
+            return self.begun;
+        }
+        true
+    }
+
+    async fn look_with(
+        &mut self,
+        table: &RouteTable,
+        live: &[String],
+        term: &Held,
+        begun: Instant,
+        complaints: &mut BTreeMap<String, String>,
+    ) {
         let names = self.activity.keep(table);
         let servers = self.servers.of(table, &names).await;
         let places = self.places(live);
@@ -144,20 +204,13 @@ impl Collector {
         let looked_at = self.activity.clock.now();
         let looks = self.scrape(live).await;
         let now_ms = self.activity.clock.now().as_millisecond();
-        let mut counted: HashMap<String, Counted> = HashMap::new();
-        for Look { url, counters } in looks {
-            match counters {
-                Ok(sample) => {
-                    self.totals.look(&url, sample.started_ms, sample.traffic.clone());
-                    let life = (url.clone(), sample.started_ms);
-                    let (looked_ms, kept) =
-                        if self.counters.knows(&url) { (i64::MAX, None) } else { self.keeper.before(&life) };
-                    let before = Before { looked_ms, kept: kept.as_ref() };
-                    counted.insert(url.clone(), self.counters.look(&url, sample, before));
-                }
-                Err(reason) => drop(complaints.insert(url, reason)),
-            }
+        // If we were paused somebody else has the lease, and what is news to us happened long ago. A pause that comes only
+        // now does no harm: the time of this look is known.
+        if !self.tenure.is_confirmed(term).await {
+            complaints.insert(String::new(), "another replica looks".to_owned());
+            return;
         }
+        let counted = self.count(looks, complaints);
         let listed: HashSet<&str> = names.values().map(|name| &**name).collect();
         for counted in counted.values() {
             let used = counted.iter().filter(|(name, answers)| answers.good > 0 && listed.contains(&***name));
@@ -183,17 +236,37 @@ impl Collector {
                 self.activity.merge(names.map(|name| (&**name, at.as_millisecond())));
             }
         }
-        if complaints.is_empty() {
+        let is_whole = complaints.is_empty();
+        if is_whole {
             self.looked_ms = Some(now_ms);
-            let mut known = self.activity.write();
-            (known.looked, known.traffic) = (Some(Instant::now()), self.totals.all());
+            self.activity.write().traffic = Some(self.totals.all());
         }
+        let next_look = is_whole.then(|| self.pause(begun));
         if self.looked_ms.is_some()
             && self.keeper.is_due()
-            && let Some(latest) = self.latest()
+            && let Some(latest) = self.latest(next_look)
         {
-            self.keeper.write(&latest).await;
+            self.keeper.write(term, &latest).await;
         }
+    }
+
+    /// What was counted since the last look, or, by whoever looked before us, since the checkpoint.
+    fn count(&mut self, looks: Vec<Look>, complaints: &mut BTreeMap<String, String>) -> HashMap<String, Counted> {
+        let mut counted = HashMap::new();
+        for Look { url, counters } in looks {
+            match counters {
+                Ok(sample) => {
+                    self.totals.look(&url, sample.started_ms, sample.traffic.clone());
+                    let life = (url.clone(), sample.started_ms);
+                    let (looked_ms, kept) =
+                        if self.counters.knows(&url) { (i64::MAX, None) } else { self.keeper.before(&life) };
+                    let before = Before { looked_ms, kept: kept.as_ref() };
+                    counted.insert(url.clone(), self.counters.look(&url, sample, before));
+                }
+                Err(reason) => drop(complaints.insert(url, reason)),
+            }
+        }
+        counted
     }
 
     /// The Traefiks that may serve users, by the addresses of their APIs.
@@ -299,15 +372,15 @@ impl Collector {
         done
     }
 
-    /// What is to be kept; `None` before the first whole look.
-    fn latest(&self) -> Option<Latest> {
+    /// What is to be kept; `None` before the first whole look since we have the lease.
+    fn latest(&self, next_look: Option<Duration>) -> Option<Latest> {
         let looked_ms = self.looked_ms?;
         let known = self.activity.read();
         let mut lives = BTreeMap::new();
         for (url, started_ms, good) in self.counters.lives() {
             lives.insert((url.to_owned(), started_ms), good);
         }
-        Some(Latest { looked_ms, routes: known.last.clone(), lives })
+        Some(Latest { looked_ms, next_look, routes: known.last.clone(), lives })
     }
 
     /// Logs what changed.
@@ -322,6 +395,11 @@ impl Collector {
         }
         self.complaints = complaints;
     }
+}
+
+/// The first whole look should not wait for an interval.
+fn soon(pause: Duration) -> Duration {
+    pause.min(Duration::from_secs(1))
 }
 
 /// Says once where the connections of a Traefik are seen.

@@ -124,7 +124,13 @@ async fn last_uses(store: &dyn Store, config: &Config) -> Result<HashMap<Box<str
     let prefix = wiring::activity_settings(config, &wiring::tree_settings(config)).prefix;
     let kept = store.list(&prefix).await.map_err(|error| error.to_string())?.entries;
     let chunks = kept.into_iter().filter_map(|entry| Chunk::decode(&String::from_utf8(entry.value).ok()?));
-    Ok(chunks.flat_map(|chunk| chunk.routes).collect())
+    // Some may stand in several keys.
+    let mut last = HashMap::new();
+    for (name, at_ms) in chunks.flat_map(|chunk| chunk.routes) {
+        let latest = last.entry(name).or_insert(at_ms);
+        *latest = at_ms.max(*latest);
+    }
+    Ok(last)
 }
 
 fn text_of(listed: serde_json::Value) -> Result<Table, String> {

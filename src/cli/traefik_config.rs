@@ -82,6 +82,12 @@ pub(super) fn run(config: &Config, options: &ArgMatches) -> Exit {
             return Exit::Configuration;
         }
     }
+    if config.pages.url.is_some() && plan.fallback.is_none() {
+        complain(
+            "pointsman: mind that a Traefik with this configuration has no routes if it starts while etcd is away; with \
+             the API's token (CONFIGPROXY_AUTH_TOKEN or --token-file) traefik-config adds what it takes",
+        );
+    }
     let done = match dir {
         Some(dir) => write(dir, plan, config).context(format!("{} can't be written", dir.display())),
         None => Ok(plan.to_yaml()),

@@ -63,6 +63,7 @@ pub(super) fn control_settings(config: &Config, tree: fixed::Settings) -> contro
         routes_max: config.routing.max_routes,
         // Nobody else writes to a store of our own.
         adopt_layout: config.traefik.adopt_layout || is_one_machine,
+        own_root_key: config.traefik.own_root_key || is_one_machine,
         deliver: is_one_machine,
         snapshots: config.etcd().map(|etcd| {
             let owner = snapshot::Owner {
@@ -222,12 +223,14 @@ pub(super) fn traefik_sources(config: &Config) -> Vec<Source> {
 pub(super) fn activity_settings(config: &Config, tree: &fixed::Settings) -> activity::Settings {
     let sockets = tree.servers.unix_sockets.clone();
     let forwarder = move |target: &Target| sockets.as_ref()?.address(target.unix_path()?);
+    let settings = activity::Settings::new(config.prefix(), tree.space);
+    let settings = if config.etcd().is_none() { settings.alone() } else { settings };
     activity::Settings {
         connections_port: config.traefik.connections_port,
         // Whoever stands beside Traefik takes the tokens that we take.
         connections_token: config.auth.tokens().ok().and_then(|tokens| tokens.into_iter().next()),
         forwarders: Arc::new(forwarder),
-        ..activity::Settings::new(config.prefix(), tree.space)
+        ..settings
     }
 }
 

@@ -3,21 +3,26 @@
 //! Two watches, one for the records and one for Traefik's tree. Each is a state the store really had; one may be ahead of
 //! the other. Whoever writes compares the head or the marker with what it saw here, so a mirror that is behind does no harm.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, error, info, warn};
 
+use super::flapping::{Detector, Flap};
 use super::past::{Past, Verdict};
-use super::{Frozen, Settings};
+use super::{Frozen, Settings, hands};
 use crate::lifecycle::{Lifecycle, Readiness};
 use crate::route::record::{self, Head};
 use crate::route::{RouteSpec, RouteTable, chain};
 use crate::store::follow::{Follower, Update};
 use crate::store::{Event, KeyValue, Revision, SharedStore};
+use crate::telemetry::seldom::Seldom;
+use crate::traefik::fixed::MARKER_KEY;
 use crate::traefik::fleet::Status;
 use crate::traefik::marker::Marker;
 use crate::traefik::name;
@@ -29,8 +34,12 @@ const HEADS_MAX: usize = 1024;
 /// How many past markers are remembered, to know what Traefiks show.
 const MARKERS_MAX: usize = 1024;
 
+/// Flapping goes on; the log has it this often.
+const FLAPPING_TOLD_AGAIN: Duration = Duration::from_secs(600);
+
 /// What the store holds, as far as this replica has heard.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent of each other")]
 pub(super) struct View {
     /// Whether the records have been read.
     pub(super) records_loaded: bool,
@@ -60,6 +69,12 @@ pub(super) struct View {
     pub(super) tree: Tree,
     /// The tree is that of this revision.
     pub(super) tree_revision: Revision,
+    /// The tree may differ from what its marker says, for somebody else has changed it, or it was read anew.
+    pub(super) tree_doubtful: bool,
+    /// Somebody else has changed a record, at this revision, and the head has not moved since.
+    pub(super) record_touched: Option<Revision>,
+    /// Keys among our records that are none of ours.
+    pub(super) foreign_records: BTreeSet<String>,
     /// The last markers, oldest first; never one that the store does not have in its past now.
     pub(super) markers: VecDeque<Marker>,
     /// How far the store had come.
@@ -118,6 +133,25 @@ pub(super) struct Mirror {
     pub(super) look: Notify,
     relist_records: Notify,
     relist_tree: Notify,
+
+    flapping: Mutex<Detector>,
+    others: Others,
+}
+
+/// What others did to our keys, since the start.
+#[derive(Debug)]
+pub(super) struct Others {
+    /// Keys of ours that somebody else changed.
+    pub(super) touched: AtomicU64,
+    /// Changes by which a route flapped.
+    pub(super) flaps: AtomicU64,
+    told: Seldom,
+}
+
+impl Default for Others {
+    fn default() -> Self {
+        Self { touched: AtomicU64::new(0), flaps: AtomicU64::new(0), told: Seldom::every(FLAPPING_TOLD_AGAIN) }
+    }
 }
 
 impl Mirror {
@@ -126,7 +160,17 @@ impl Mirror {
         readiness.expect("tree", "Traefik's keys have not been read from the store yet");
         let view = RwLock::new(View { past, before, ..View::default() });
         let [look, relist_records, relist_tree] = [(); 3].map(|()| Notify::new());
-        Self { settings, readiness, view, changed: watch::Sender::new(()), look, relist_records, relist_tree }
+        Self {
+            settings,
+            readiness,
+            view,
+            changed: watch::Sender::new(()),
+            look,
+            relist_records,
+            relist_tree,
+            flapping: Mutex::default(),
+            others: Others::default(),
+        }
     }
 
     /// Nothing is answered until the pulse has looked whether the view is the present.
@@ -200,6 +244,8 @@ impl Mirror {
                     view.heads.clear();
                     self.meet(view, None);
                     view.unreadable.clear();
+                    view.foreign_records.clear();
+                    view.record_touched = None;
                     for entry in listing.entries {
                         self.put_record(view, &entry, Some(&old));
                     }
@@ -217,8 +263,11 @@ impl Mirror {
                 let routes = self.read().table.len();
                 info!(routes, revision = listing.revision, "Read {routes} routes from the store");
                 self.readiness.release("records");
+                self.note_records();
             }
             Update::Changes(changes) => {
+                let strangers = hands::strangers(&changes.events, &self.settings.records.head());
+                self.watch_for_flapping(&changes.events);
                 let doubts = self.read().doubts;
                 self.change(|view| {
                     for event in changes.events {
@@ -228,12 +277,17 @@ impl Mirror {
                         }
                     }
                     view.see_records(changes.revision);
+                    if strangers.iter().any(|key| self.settings.records.is_route(key)) {
+                        view.record_touched = Some(changes.revision);
+                    }
                 });
                 if self.read().doubts != doubts {
                     self.relist_records.notify_one();
                     self.look.notify_one();
                 }
                 self.readiness.release("records");
+                self.tell_strangers(&strangers, "is taken for a change, and Traefik's keys follow");
+                self.note_records();
             }
             Update::Lost(error) => {
                 self.change(|view| view.lost = view.lost.or_else(|| Some(Instant::now())));
@@ -266,6 +320,7 @@ impl Mirror {
                 }
             }
             view.head_revision = entry.mod_revision;
+            view.record_touched = view.record_touched.filter(|touched| *touched >= entry.mod_revision);
             view.head_value.clone_from(&entry.value);
         } else if entry.key == keys.installation() {
             self.meet(view, Some(entry.value.clone()));
@@ -284,7 +339,7 @@ impl Mirror {
                 }
             }
         } else {
-            warn!(key = %entry.key, "The key {} under --etcd-prefix is none of ours", entry.key);
+            view.foreign_records.insert(entry.key.clone());
         }
     }
 
@@ -309,6 +364,113 @@ impl Mirror {
         } else if let Some(spec) = self.spec_of(key) {
             view.unreadable.remove(key);
             view.table.remove(&spec);
+        } else {
+            view.foreign_records.remove(key);
+        }
+    }
+
+    /// Looks whether routes go back and forth, before the view has the changes.
+    fn watch_for_flapping(&self, events: &[Event]) {
+        let (keys, now) = (&self.settings.records, Instant::now());
+        let mut detector = self.flapping.lock().unwrap_or_else(PoisonError::into_inner);
+        for event in events.iter().filter(|event| keys.is_route(event.key())) {
+            let Some(spec) = self.spec_of(event.key()) else { continue };
+            let old = self.read().table.get(&spec).map(|route| route.target.clone());
+            let Event::Put(entry) = event else {
+                detector.delete(&spec, old.as_ref(), now);
+                continue;
+            };
+            let Ok(new) = record::decode(keys, &entry.key, &entry.value) else { continue };
+            if let Some(flap) = detector.put(&spec, old.as_ref(), &new.target, now) {
+                self.tell_flap(&flap);
+            }
+        }
+    }
+
+    fn tell_flap(&self, Flap { spec, targets: [now, before] }: &Flap) {
+        self.others.flaps.fetch_add(1, Ordering::Relaxed);
+        if !self.others.told.is_due() {
+            return;
+        }
+        let what = if now == before {
+            format!("{} and other routes are removed and put back again and again", spec.as_str())
+        } else {
+            format!("{} goes back and forth between {} and {}", spec.as_str(), before.as_str(), now.as_str())
+        };
+        warn!(
+            route = spec.as_str(),
+            "The route {what}: two JupyterHubs seem to use this proxy, or their proxies share one --etcd-prefix; give each \
+             hub a proxy with a prefix and a token of its own"
+        );
+    }
+
+    fn tell_strangers(&self, keys: &BTreeSet<String>, what_then: &str) {
+        if keys.is_empty() {
+            return;
+        }
+        self.others.touched.fetch_add(keys.len() as u64, Ordering::Relaxed);
+        let named = hands::named(keys.iter().map(String::as_str));
+        warn!("Somebody other than Pointsman has changed {named}; that {what_then}");
+    }
+
+    /// Tells at /readyz, and once in the log, what among the records can't be used.
+    fn note_records(&self) {
+        let view = self.read();
+        let unreadable = (!view.unreadable.is_empty()).then(|| {
+            let named = hands::named(view.unreadable.keys().map(String::as_str));
+            format!("records that can't be read, so that their routes stay as they were: {named}; add each route again, or remove its key")
+        });
+        let foreign = (!view.foreign_records.is_empty()).then(|| {
+            let named = hands::named(view.foreign_records.iter().map(String::as_str));
+            format!("keys under --etcd-prefix that are none of ours: {named}; they do no harm, and should be removed")
+        });
+        drop(view);
+        self.note("unreadable records", unreadable);
+        self.note("foreign records", foreign);
+    }
+
+    /// Tells at /readyz, and once in the log, of keys that Traefik reads and that aren't ours.
+    fn note_tree(&self) {
+        let foreign = self.foreign().filter(|_| !self.settings.own_root_key);
+        let sentence = |named| {
+            format!(
+                "keys under --traefik-root-key that are none of ours: {named}; Traefik reads them too, and one that it can't \
+                 understand stops all changes: remove them, or let us do it by --own-root-key"
+            )
+        };
+        self.note("foreign keys", foreign.map(sentence));
+    }
+
+    fn note(&self, name: &'static str, sentence: Option<String>) {
+        match sentence {
+            Some(sentence) => {
+                if self.readiness.notes().get(name) != Some(&sentence) {
+                    warn!("There are {sentence}");
+                }
+                self.readiness.note(name, sentence);
+            }
+            None => self.readiness.forget(name),
+        }
+    }
+
+    /// Keys that Traefik reads and that aren't ours, some of them by name.
+    pub(super) fn foreign(&self) -> Option<String> {
+        let view = self.read();
+        let prefix = self.settings.tree.prefix();
+        let keys: Vec<String> = view.tree.foreign.keys().map(|key| format!("{prefix}{key}")).collect();
+        (!keys.is_empty()).then(|| hands::named(keys.iter().map(String::as_str)))
+    }
+
+    /// What others did to our keys.
+    pub(super) fn others(&self) -> &Others {
+        &self.others
+    }
+
+    /// A plan has found that the tree of this revision is as it should be.
+    pub(super) fn trust_tree(&self, revision: Revision) {
+        let is_due = |view: &View| view.tree_doubtful && view.tree_revision == revision;
+        if is_due(&self.read()) {
+            self.change(|view| view.tree_doubtful &= !is_due(view));
         }
     }
 
@@ -334,19 +496,19 @@ impl Mirror {
             Update::Reset(listing) => {
                 let mut tree = Tree::default();
                 listing.entries.iter().for_each(|entry| put(&mut tree, entry));
-                for key in tree.foreign.keys() {
-                    warn!(key, "The key {prefix}{key} under --traefik-root-key is none of ours; Traefik reads it too");
-                }
                 self.change(|view| {
                     view.markers.clear();
                     view.markers.extend(tree.marker.clone());
                     (view.tree, view.tree_loaded) = (tree, true);
                     view.see_tree(listing.revision);
                     view.listings.1 += 1;
+                    view.tree_doubtful = true;
                 });
                 self.readiness.release("tree");
+                self.note_tree();
             }
             Update::Changes(changes) => {
+                let strangers = hands::strangers(&changes.events, &format!("{prefix}{MARKER_KEY}"));
                 let mut is_torn = false;
                 self.change(|view| {
                     for event in &changes.events {
@@ -362,12 +524,15 @@ impl Mirror {
                         remember(&mut view.markers, now.clone(), MARKERS_MAX);
                     }
                     view.see_tree(changes.revision);
+                    view.tree_doubtful |= !strangers.is_empty();
                 });
                 if is_torn {
                     debug!("Changes of Traefik's keys are missing; reading them anew");
                     self.relist_tree.notify_one();
                 }
                 self.readiness.release("tree");
+                self.tell_strangers(&strangers, "is mended as far as the keys are ours");
+                self.note_tree();
             }
             Update::Lost(error) => {
                 self.readiness.hold("tree", format!("Traefik's keys can't be followed: {error}"));

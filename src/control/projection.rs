@@ -17,7 +17,7 @@ use crate::route::record::Head;
 use crate::route::{RouteTable, chain};
 use crate::store::{Commit, Guard, Op, Revision, SharedStore, Txn};
 use crate::traefik::marker::Marker;
-use crate::traefik::plan::{self, Limits, Step};
+use crate::traefik::plan::{self, Edit, Limits, Step};
 
 /// How long another replica is given to bring the tree up to date after its own commit.
 const OTHERS_GRACE: Duration = Duration::from_millis(250);
@@ -98,6 +98,9 @@ impl Projection {
                 let wanted = self.marker(&head.epoch, head.n, "");
                 let is_ours = view.tree.marker.as_ref().is_some_and(|marker| marker.says_the_same(&wanted));
                 if is_ours && steps.iter().all(|step| step.edits.is_empty()) {
+                    let revision = view.tree_revision;
+                    drop(view);
+                    self.mirror.trust_tree(revision);
                     return;
                 }
                 let tag = view.tree.marker.as_ref().map(|marker| marker.tag.clone()).unwrap_or_default();
@@ -158,7 +161,7 @@ impl Projection {
         }
     }
 
-    /// The revision of the tree's marker, if the marker should say something else and we may change it.
+    /// The revision of the tree, if it should be another one and we may change it.
     fn lag(&self) -> Option<Revision> {
         let view = self.mirror.read();
         let (Some(head), true) = (&view.head, view.records_loaded && view.tree_loaded && !view.head_is_broken) else {
@@ -182,7 +185,13 @@ impl Projection {
         let now = view.tree.marker.as_ref();
         let ahead = now.is_some_and(|marker| marker.epoch == head.epoch && marker.n > head.n);
         let is_said = now.is_some_and(|marker| marker.says_the_same(&wanted));
-        (may_project && !ahead && !is_said && !view.doubted).then_some(view.tree.marker_revision)
+        let differs = view.tree_doubtful || view.record_touched.is_some() || self.must_clear(&view);
+        (may_project && !ahead && (!is_said || differs) && !view.doubted).then_some(view.tree_revision)
+    }
+
+    /// Whether there are keys of others, and they are ours to remove.
+    fn must_clear(&self, view: &View) -> bool {
+        self.settings.own_root_key && !view.tree.foreign.is_empty()
     }
 
     /// Whether the tree is ours to change: written by this layout with these settings, or by an older layout.
@@ -215,7 +224,16 @@ impl Projection {
             reserved_bytes: reserved.1,
         };
         let frozen = self.mirror.frozen(view);
-        let steps = plan::plan(table, &view.tree, &self.settings.tree, self.settings.sizes, limits, &frozen);
+        let mut steps = plan::plan(table, &view.tree, &self.settings.tree, self.settings.sizes, limits, &frozen);
+        // With records in the same transaction there may be no room; it is done right after.
+        if reserved == (0, 0) && self.must_clear(view) {
+            warn!(keys = view.tree.foreign.len(), "Removing keys under --traefik-root-key that are none of ours");
+            let strangers: Vec<&String> = view.tree.foreign.keys().collect();
+            steps.extend(strangers.chunks(limits.edits_max.max(1)).map(|keys| Step {
+                edits: keys.iter().map(|key| Edit::Delete { key: (*key).clone() }).collect(),
+                complete: true,
+            }));
+        }
         if steps.len() > 1 {
             info!(steps = steps.len(), "Traefik's keys need {} transactions", steps.len());
         }

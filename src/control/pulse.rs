@@ -98,7 +98,7 @@ impl Pulse {
                 self.beat().await;
                 sleep(INTERVAL_MIN).await;
                 if self.wanted.is_none() {
-                    let _ = timeout(INTERVAL - INTERVAL_MIN, self.mirror.look.notified()).await;
+                    let _ = timeout(INTERVAL.saturating_sub(INTERVAL_MIN), self.mirror.look.notified()).await;
                 }
             };
             if stopping.run_until_cancelled(beat).await.is_none() {

@@ -120,6 +120,7 @@ impl Writer {
                     if let Err(why) = self.projection.claim(Instant::now() + STORE_PATIENCE).await {
                         debug!("Traefik's tree is left alone: {why}");
                     }
+                    self.count_in().await;
                     self.projection.project().await;
                     continue;
                 }
@@ -131,7 +132,7 @@ impl Writer {
                 (digested, digest_until) = (marker, Instant::now() + DIGESTION_MAX);
             }
             if let Some(marker) = &digested {
-                let _ = self.fleet.covered(&marker.epoch, marker.n, digest_until).await;
+                let _ = self.fleet.digested(&marker.epoch, marker.n, digest_until).await;
             }
             let group = gather(first, &mut queue, last_round).await;
             let size = group.len();
@@ -199,6 +200,30 @@ impl Writer {
             self.projection.project().await;
         }
         trouble
+    }
+
+    /// A record that somebody else has changed becomes a change like any other: the head moves, and the tree follows it.
+    async fn count_in(&self) {
+        let (txn, head, seen) = {
+            let view = self.mirror.read();
+            if view.record_touched.is_none() || !view.is_usable() {
+                return;
+            }
+            let head = next_head(view.head.as_ref());
+            let mut txn = Txn::default();
+            let seen = Seen::of(&view, &self.settings);
+            commit::add_records(&mut txn, &self.settings.records, std::iter::empty(), &head, seen.head.clone());
+            (txn, head, seen)
+        };
+        let head_key = self.settings.records.head();
+        match commit::commit_records(&self.store, &self.mirror, &head_key, txn, &head).await {
+            Ok(Commit::Done(revision)) => {
+                let heard = |view: &View| view.records_revision >= revision;
+                let _ = self.mirror.wait(Instant::now() + STORE_PATIENCE, heard).await;
+            }
+            Ok(Commit::Conflict(_)) => self.projection.hear_of_change(seen).await,
+            Err(error) => warn!(%error, "What somebody else has changed can't be counted in: {error}"),
+        }
     }
 
     /// Nothing to change is an answer only if what we saw is still so.

@@ -278,8 +278,17 @@ impl Fleet {
     /// Waits until every live Traefik serves the record change `n` of `epoch`, or may be gone on without; or says which ones
     /// don't at the deadline. What is live stands at the head of this file.
     pub async fn covered(&self, epoch: &str, n: u64, deadline: Instant) -> Result<(), String> {
+        self.wait(Change { epoch, n, answers: true }, deadline).await
+    }
+
+    /// The same wait, by somebody who does not answer a change by it.
+    pub async fn digested(&self, epoch: &str, n: u64, deadline: Instant) -> Result<(), String> {
+        self.wait(Change { epoch, n, answers: false }, deadline).await
+    }
+
+    async fn wait(&self, change: Change<'_>, deadline: Instant) -> Result<(), String> {
+        let Change { epoch, n, .. } = change;
         let start = Instant::now();
-        let change = Change { epoch, n };
         let mut shown_since = None;
         self.store_has(epoch);
         let mut seen = self.seen.subscribe();

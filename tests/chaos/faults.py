@@ -9,6 +9,7 @@ import struct
 import subprocess
 import time
 
+from wire import end
 from world import EACH, WorldFailed, until
 
 REGISTRY = {}
@@ -24,7 +25,8 @@ class Fault:
 
     name = ""
     what = ""  # a sentence for people
-    needs = ()  # root, strace, cc
+    needs = ()  # root, strace, a C compiler
+    slow = False  # it takes more than some ten seconds
     hold = (0.5, 2.5)  # seconds
     recovery_max = 20.0  # seconds from healing until all is well
     alone = False
@@ -38,6 +40,8 @@ class Fault:
     gap_max = None
     gap_flag = None
     weight = 2
+    # What it stops is taken out of rotation and finishes what it has: not one request, not one operation may fail.
+    graceful = False
 
     def __init__(self, world, traffic, chance):
         self.world, self.traffic, self.chance = world, traffic, chance
@@ -125,6 +129,44 @@ class KillPointsmans(Fault):
             await self.world.revive("pointsman", n)
 
 
+@register
+class RollingRestart(Fault):
+    name = "rolling-restart"
+    slow = True
+    what = "all nine are stopped in good order and started again, each when the one before is well: nobody may notice"
+    hold = (0, 0.1)
+    alone = True
+    weight = 1
+    graceful = True
+
+    def tell(self):
+        return self.name
+
+    def sockets(self):
+        return set(EACH)
+
+    async def inject(self):
+        world = self.world
+        for n in EACH:
+            await world.kill("etcd", n, signal.SIGTERM)
+            await world.revive("etcd", n)
+            await world.etcd_well(30)
+        for n in EACH:
+            await world.kill("pointsman", n, signal.SIGTERM)
+            await world.revive("pointsman", n)
+            await world.pointsman_well()
+        for n in EACH:
+            # First nobody new comes, and who was on the way has come: as at the end of a pod with a preStop hook.
+            await world.probes[n].drain()
+            await asyncio.sleep(1)
+            await world.kill("traefik", n, signal.SIGTERM)
+            await world.revive("traefik", n)
+            await until(f"traefik-{n} is ready", lambda n=n: ready(world, n), 30)
+
+    async def heal(self):
+        pass
+
+
 class Stop(Fault):
     kind = ""
 
@@ -153,6 +195,7 @@ class StopTraefik(Stop):
 @register
 class StopTraefikLong(StopTraefik):
     name = "stop-traefik-long"
+    slow = True
     what = "SIGSTOP of one Traefik for longer than the laggard's grace: writes have to go on without it"
     hold = (9, 11)
     weight = 1
@@ -226,6 +269,7 @@ class CutTraefikEtcd(Cut):
 @register
 class CutTraefikEtcdLong(CutTraefikEtcd):
     name = "cut-traefik-etcd-long"
+    slow = True
     what = "the same for longer than the laggard's grace: it must be withdrawn, and writes go on without it"
     modes = ("refuse", "hole", "stall", "deaf")
     hold = (10, 12)
@@ -390,8 +434,7 @@ class SlowEtcd(Fault):
             n += 1
 
     async def heal(self):
-        self.task.cancel()
-        await asyncio.gather(self.task, return_exceptions=True)
+        await end([self.task])
 
 
 @register
@@ -609,6 +652,7 @@ class BackInTime(Fault):
     alone = True
     weight = 1
     may_lose = True
+    slow = True
     users_suffer = True
     recovery_max = 45.0
     hold = (0.2, 1)
@@ -729,11 +773,22 @@ class FullDisk(Fault):
         # It has some room of its own yet; some megabytes are more than that.
         world.expected_dead.add(("etcd", n))
         filler = base64.b64encode(os.urandom(1 << 20)).decode()
-        for number in range(6):
-            await any_etcd(world, "kv/put", {"key": b64("chaos/fill"), "value": filler})
+        for number in range(36):
+            if not world.part("etcd", n).is_running():
+                break
+            try:
+                await world.etcd((n + 1 + number % 2) % 3, "kv/put", {"key": b64("chaos/fill"), "value": filler}, 3)
+            except (RuntimeError, ValueError):
+                pass  # without a leader for a moment
+
+    def tell(self):
+        return f"{self.name}({self.number}{' died' if self.died else ''})"
+
+    died = False
 
     async def heal(self):
         world, n = self.world, self.number
+        self.died = not world.part("etcd", n).is_running()
         self.filler.unlink()
         if world.part("etcd", n).is_running():
             await world.kill("etcd", n)

@@ -30,7 +30,7 @@ class Result:
     recovery: float = 0.0
     gap: float = 0.0
     failed: int = 0  # requests of users that a ready Traefik should have answered
-    failed_operations: int = 0
+    operations: dict = field(default_factory=dict)
     seconds: float = 0.0
     violations: list = field(default_factory=list)
     history: History = None
@@ -43,8 +43,8 @@ def choose(seed, names):
     first = chance.choices(pool, [f.weight for f in pool])[0]
     if first.alone:
         return [first], chance
-    others = [f for f in pool if not f.alone and f is not first and not f.name.endswith("-long")]
-    if first.name.endswith("-long"):
+    others = [f for f in pool if not f.alone and not f.slow and f is not first]
+    if first.slow:
         others = []
     count = min(chance.choices((0, 1, 2), (6, 3, 1))[0], len(others))
     return [first] + chance.sample(others, count), chance
@@ -103,8 +103,8 @@ class Runner:
         await self.world.pointsman_well(seconds)
         return took
 
-    async def run(self, seed, names, disturb=None):
-        """One run. `disturb` takes the place of faults from the seed."""
+    async def run(self, seed, names, number=None):
+        """One run. With a `number`, the fault hits that one of the three."""
         self.history = self.traffic.history = History()
         self.traffic.unanswered.clear()
         self.traffic.failed_operations.clear()
@@ -112,6 +112,9 @@ class Runner:
         began = time.monotonic()
         classes, chance = choose(seed, names)
         faults = [cls(self.world, self.traffic, chance) for cls in classes]
+        if number is not None:
+            faults[0].number = number
+        tries = dict(self.traffic.operations)
         result = Result(seed, [f.name for f in faults], history=self.history)
         try:
             await self.traffic.open_sockets()
@@ -127,6 +130,7 @@ class Runner:
             if any(f.may_lose for f in faults):
                 await self.second_half(result)
             self.judge(result, faults, disturbed, healed)
+            result.operations = {name: self.traffic.operations[name] - tries[name] for name in tries}
             for fault in faults:
                 await fault.clean()
         except WorldFailed as why:
@@ -229,7 +233,10 @@ class Runner:
         result.calls = len({(c.start, c.end, c.replica) for c in calls if c.outcome == "done"})
         result.unknown = sum(c.outcome == "perhaps" for c in calls)
         result.looks = len(looks)
-        result.failed_operations = len(self.traffic.failed_operations)
+        if any(f.graceful for f in faults):
+            bad = checker.failed_looks(looks, [])
+            found += [Violation("failed requests", f"{x.where} {x.route} {x.status} at {x.start:.3f}") for x in bad[:3]]
+            found += [Violation("failed operations", text) for text in self.traffic.failed_operations[:3]]
         if any(text.split(": ")[1].startswith("4") for text in self.traffic.failed_operations):
             found.append(Violation("4xx", "; ".join(self.traffic.failed_operations)))
 

@@ -15,7 +15,7 @@ from devkit.parts import plain_environment
 from devkit.places import program
 from devkit.ports import free_port
 from devkit.with_parent import die_with_parent
-from wire import LOOPBACK, ask, ask_json
+from wire import LOOPBACK, ask, ask_json, end
 
 EACH = range(3)
 KINDS = ("etcd", "traefik", "pointsman")
@@ -23,7 +23,8 @@ BACKENDS = 8
 # As kubelet looks, with the numbers of a common manifest.
 PROBE_INTERVAL_SECONDS = 1.0
 PROBE_FAILURES = 2
-ETCD_QUOTA_BYTES = 24 << 20
+# Small, so that it can be filled; more than what a few runs need.
+ETCD_QUOTA_BYTES = 48 << 20
 START_SECONDS = 40
 
 
@@ -53,18 +54,23 @@ class Probe:
         self.world, self.number = world, number
         self.ready = False
         self.failures = 0
-        self.changes = []  # (time, ready)
+        self.draining = False  # it is about to be stopped in good order, and gets nobody new
         self.last = None
 
     async def turn(self, ready):
         if ready != self.ready:
             self.ready = ready
-            self.changes.append((time.monotonic(), ready))
             await self.world.publish()
+
+    async def drain(self):
+        """As a pod that is being deleted: no new connections from now on, whatever the probe says."""
+        self.draining = True
+        await self.turn(False)
 
     async def lost(self):
         """Its process has ended: it has to show again that it is ready."""
         self.failures = PROBE_FAILURES
+        self.draining = False
         await self.turn(False)
 
     async def run(self):
@@ -73,7 +79,9 @@ class Probe:
             process = self.world.part("traefik", self.number).process
             self.last, _ = await ask(self.world.public[self.number], "/_chp_healthz", timeout=1)
             if process is self.world.part("traefik", self.number).process and process and process.poll() is None:
-                if self.last == 200:
+                if self.draining:
+                    pass
+                elif self.last == 200:
                     self.failures = 0
                     await self.turn(True)
                 else:
@@ -193,7 +201,7 @@ class World:
             "--initial-advertise-peer-urls", f"http://{LOOPBACK}:{self.peer_link[n]}",
             "--initial-cluster", members, "--initial-cluster-token", "chaos",
             "--initial-cluster-state", self.cluster_state, "--quota-backend-bytes", ETCD_QUOTA_BYTES,
-            "--auto-compaction-mode", "revision", "--auto-compaction-retention", 2000, "--log-level", "warn",
+            "--auto-compaction-mode", "revision", "--auto-compaction-retention", 1000, "--log-level", "warn",
         ])  # fmt: skip
 
     def settings(self, n):
@@ -353,8 +361,7 @@ class World:
         await until("all Pointsmans are ready", condition, seconds)
 
     async def close(self):
-        for task in self.tasks:
-            task.cancel()
+        await end(self.tasks)
         for key in sorted(self.parts, reverse=True):
             child = self.parts[key]
             if child.process is not None:

@@ -60,6 +60,7 @@ impl World {
             control: Arc::new(Counts::default()),
             readiness: readiness.clone(),
             store: "embedded",
+            others: Box::new(pointsman::control::Others::default),
             routes: Box::new(|| 41),
             traefiks: Box::new(|| Traefiks {
                 by_status: BTreeMap::from([("serving", 2), ("down", 1)]),
@@ -68,6 +69,7 @@ impl World {
                 went_on: 5,
             }),
             activity_age: Some(Box::new(|| Some(Duration::from_millis(1500)))),
+            activity_holder: Some(Box::new(|| true)),
             child_restarts: Some({
                 let restarts = restarts.clone();
                 Box::new(move || restarts.load(Ordering::Relaxed))
@@ -193,6 +195,7 @@ async fn what_other_rooms_know_is_asked_at_each_scrape() {
         ("pointsman_changes_without_laggard_total", Some(5.0), Some(5.0)),
         ("pointsman_traefik_restarts_total", Some(0.0), Some(3.0)),
         ("pointsman_activity_age_seconds", Some(1.5), Some(1.5)),
+        ("pointsman_activity_holder", Some(1.0), Some(1.0)),
         ("requests_web", Some(7.0), Some(7.0)),
         ("requests_ws", Some(2.0), Some(2.0)),
         (r#"requests_proxy{status="503"}"#, Some(1.0), Some(1.0)),
@@ -260,6 +263,7 @@ async fn the_control_plane_counts_its_commits_and_waits() {
         sizes: Sizes::default(),
         routes_max: 10,
         adopt_layout: false,
+        own_root_key: false,
         deliver: false,
         snapshots: None,
         installation: None,

@@ -106,6 +106,8 @@ async fn a_healthy_system_is_told_to_be_and_each_fault_in_it_is_named() {
     ];
     says(&healthy, 0, &good);
     assert!(!healthy.stdout.contains("PROBLEM"), "{}", healthy.stdout);
+    // Traefik's configuration was written without the token and the pages.
+    says(&healthy, 0, &["warning  traefik", "its http provider is off"]);
 
     // An etcd of an old distribution is a warning, unless that is not good enough.
     let old = healthy.stdout.contains("is older than");

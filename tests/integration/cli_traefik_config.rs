@@ -209,9 +209,10 @@ async fn the_fallback_is_named_for_whoever_has_a_token_and_pages() {
     let place = Place::new();
     let token = place.file("token", "hunter2\n");
     let (token, pages) = (["--token-file", token.to_str().unwrap()], ["--pages-url", "http://127.0.0.1:1/"]);
-    for args in [&token[..], &pages[..]] {
-        let printed = place.traefik_config(args).stdout;
-        assert!(!printed.contains("  http:\n    endpoint") && !printed.contains("Fallback"), "{printed}");
+    for (args, minds) in [(&token[..], false), (&pages[..], true)] {
+        let printed = place.traefik_config(args);
+        assert!(!printed.stdout.contains("/fallback"), "{printed:?}");
+        assert_eq!(printed.stderr.contains("starts while etcd is away"), minds, "{printed:?}");
     }
     let printed = place.traefik_config(&[token, pages].concat()).stdout;
     assert!(printed.contains("endpoint: \"http://127.0.0.1:1/fallback\""), "{printed}");

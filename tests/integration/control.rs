@@ -52,6 +52,7 @@ pub(crate) fn settings(entry_point: &str) -> Settings {
         sizes: Sizes { split_above: 10, split_down_to: 5, merge_below: 4, group_min: 2 },
         routes_max: 100,
         adopt_layout: false,
+        own_root_key: false,
         deliver: false,
         snapshots: None,
         installation: None,

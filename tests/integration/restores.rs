@@ -35,14 +35,14 @@ async fn marker(store: &MemoryStore) -> Option<Marker> {
     entry.and_then(|entry| Marker::parse(std::str::from_utf8(&entry.value).expect("text")))
 }
 
-async fn revision(machine: &TimeMachine) -> i64 {
+fn revision(machine: &TimeMachine) -> i64 {
     machine.now().revision()
 }
 
 /// Waits until Traefik has heard of everything.
 async fn until_heard(traefik: &FakeTraefik, machine: &TimeMachine) {
     eventually("that Traefik hears it", PATIENCE, || async {
-        let (heard, now) = (traefik.revision(), revision(machine).await);
+        let (heard, now) = (traefik.revision(), revision(machine));
         if heard == now { Ok(()) } else { Err(format!("{heard} of {now}")) }
     })
     .await;
@@ -85,10 +85,10 @@ async fn a_restore_under_running_replicas_begins_one_new_history() {
     let replicas = [replica(machine.store(), &[&traefik]), replica(machine.store(), &[&traefik])];
     add(&replicas[0], "/user/kept", 1).await.expect("routed");
     add(&replicas[0], "/user/deleted", 2).await.expect("routed");
-    let (backup, old) = (revision(&machine).await, head(&machine.now()).await.expect("a head"));
+    let (backup, old) = (revision(&machine), head(&machine.now()).await.expect("a head"));
     assert!(replicas[1].control.remove(spec("/user/deleted")).await.expect("routed"));
     add(&replicas[1], "/user/lost", 3).await.expect("routed");
-    let lost = revision(&machine).await;
+    let lost = revision(&machine);
     machine.go_back_to(backup).await;
     for replica in &replicas {
         eventually("that it is noticed", SOON, || async {
@@ -103,7 +103,7 @@ async fn a_restore_under_running_replicas_begins_one_new_history() {
     let now = head(&machine.now()).await.expect("a head");
     assert_ne!(now.epoch, old.epoch);
     assert_eq!(now.n, old.n + 1, "one new history, and it goes on counting");
-    assert!(revision(&machine).await >= lost, "nobody waits in the future");
+    assert!(revision(&machine) >= lost, "nobody waits in the future");
     // Traefik hears of it, and an identical call, which writes nothing, is true.
     until_added(&replicas[0], "/user/kept", 1).await;
     assert_eq!(traefik.target(&rule("/user/lost")), None);
@@ -123,7 +123,7 @@ async fn a_traefik_that_knows_more_is_proof() {
     let traefik = FakeTraefik::start(machine.for_traefik(), "traefik").await;
     let first = replica(machine.store(), &[&traefik]);
     add(&first, "/user/kept", 1).await.expect("routed");
-    let backup = revision(&machine).await;
+    let backup = revision(&machine);
     for port in 2..6 {
         add(&first, "/user/lost", port).await.expect("routed");
     }
@@ -145,7 +145,7 @@ async fn a_deaf_traefik_is_helped_even_if_nobody_knows_why_it_is_deaf() {
     let traefik = FakeTraefik::start(machine.for_traefik(), "traefik").await;
     let first = replica(machine.store(), &[&traefik]);
     add(&first, "/user/jane", 1).await.expect("routed");
-    let backup = revision(&machine).await;
+    let backup = revision(&machine);
     drop(first);
     for _ in 0..30 {
         scribble(&machine).await;
@@ -172,7 +172,7 @@ async fn a_wipe_is_told_and_the_hub_fills_the_table_again() {
     for port in 1..20 {
         add(&replicas[0], "/user/jane", port).await.expect("routed");
     }
-    let lost = revision(&machine).await;
+    let lost = revision(&machine);
     machine.go_back_to(1).await;
     for replica in &replicas {
         eventually("that it is noticed", SOON, || async {
@@ -184,7 +184,7 @@ async fn a_wipe_is_told_and_the_hub_fills_the_table_again() {
     until_added(&replicas[1], "/user/jane", 19).await;
     until_ready(&replicas[0]).await;
     assert_eq!(traefik.target(&rule("/user/jane")).as_deref(), Some("http://127.0.0.1:19"));
-    assert!(revision(&machine).await >= lost);
+    assert!(revision(&machine) >= lost);
     assert_eq!(table(&replicas[0]).await.len(), 1);
 }
 

@@ -1,5 +1,7 @@
 //! The hub's calls, and the question whether what they were told can be true.
 
+use crate::tree::Mark;
+
 /// What the hub asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Ask {
@@ -43,24 +45,23 @@ pub(crate) enum Phase {
     /// Nothing has been done for it. After a lost race a call is here again.
     New,
     /// A transaction was sent for it, and no answer came.
-    Unknown { epoch: u8, n: u8, reply: Reply },
+    Unknown { head: Mark, reply: Reply },
     /// A GET that has read the head, and waits for a mirror that has reached it.
-    Reading { epoch: u8, n: u8 },
+    Reading { head: Mark },
     /// Committed, or found to change nothing: waits for the Traefiks.
-    Waiting { epoch: u8, n: u8, reply: Reply },
+    Waiting { covered_by: Mark, reply: Reply },
     /// Answered.
     Done(Reply),
     /// The hub was told 503, or the replica died under it. What it asked for may have happened or not.
     Failed,
-    /// It began before the store was wiped; nothing is promised about it any more.
+    /// It began before the store was wiped or went back; nothing is promised about it any more.
     Void,
 }
 
 /// A transaction that may still be on its way to etcd after everybody has stopped waiting for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Straggler {
-    pub(crate) epoch: u8,
-    pub(crate) n: u8,
+    pub(crate) head: Mark,
     pub(crate) fast: bool,
 }
 
@@ -101,8 +102,8 @@ impl Call {
 ///
 /// That is linearizability: a call that has been answered happened once, between its beginning and its answer;
 /// one that has not been answered happened once or not at all. `with_gets` is for the records: a Traefik may
-/// show what a GET has not told yet, or the other way round.
-pub(crate) fn explained(calls: &[Call], route: usize, seen: u8, with_gets: bool) -> bool {
+/// show what a GET has not told yet, or the other way round. `start` is the target before any of them.
+pub(crate) fn explained(calls: &[Call], route: usize, (start, seen): (u8, u8), with_gets: bool) -> bool {
     let concerned = |call: &Call| {
         call.ask.route() == route
             && call.after.is_some()
@@ -110,7 +111,7 @@ pub(crate) fn explained(calls: &[Call], route: usize, seen: u8, with_gets: bool)
             && (with_gets || !matches!(call.ask, Ask::Get { .. }))
     };
     let mine = calls.iter().enumerate().filter(|(_, call)| concerned(call)).fold(0, |bits, (i, _)| bits | 1 << i);
-    extend(calls, mine, 0, ABSENT, seen)
+    extend(calls, mine, 0, start, seen)
 }
 
 /// The target of a route that isn't there.

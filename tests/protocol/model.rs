@@ -1,56 +1,21 @@
-//! The protocol as a state machine: what is in the store, what the Traefiks show, and how far each call is.
+//! The protocol as a state machine: the steps that somebody may take, and what must hold after each.
 
-use stateright::Property;
+use stateright::{Model, Property};
 
-use crate::calls::{Ask, Call, Phase, Reply, Straggler, explained};
-use crate::tree::{Edit, Tree};
-use crate::{Broken, Protocol, World};
+use crate::Protocol;
+use crate::state::{Page, State, Traefik};
+use crate::tree::{Edit, Mark};
 
-/// After an answer every Traefik serves what was answered, or something later.
+/// After an answer every Traefik that users get to serves what was answered, or something later.
 pub(crate) const ROUTED: &str = "I1 what was answered is routed on every Traefik";
 /// Nothing acknowledged is lost, nothing deleted comes back, every answer fits some order of the calls.
 pub(crate) const EXPLAINED: &str = "I2 I3 I6 the records explain every answer";
 pub(crate) const MARKER_TRUE: &str = "I4 the tree holds every change up to its marker";
 pub(crate) const MARKER_RISES: &str = "I5 the marker never falls";
 pub(crate) const TREE_RIGHT: &str = "I7 the tree routes as a longest-prefix table does";
-pub(crate) const PROGRESS: &str = "I8 every call ends, and the marker reaches the head";
-
-/// One revision of the records. `n` 0 means that there is no head key.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub(crate) struct Records {
-    pub(crate) epoch: u8,
-    pub(crate) n: u8,
-    /// The call that wrote the head, plus one; 0 once nobody will ask.
-    nonce: u8,
-    /// The target of each route (0 for none), and the n that wrote it.
-    routes: [(u8, u8); 2],
-}
-
-impl Records {
-    fn marked_by(&self, tree: &Tree) -> bool {
-        self.epoch == tree.epoch && self.n == tree.n
-    }
-}
-
-/// Everything that lasts longer than one step. Replicas keep nothing that isn't here: see the head of `main.rs`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct State {
-    /// How often the store was wiped.
-    pub(crate) era: u8,
-    /// The history of the records, the present last, as far back as anybody may still look.
-    pub(crate) records: Vec<Records>,
-    /// The history of Traefik's tree, the present last, from the oldest that a Traefik shows.
-    pub(crate) trees: Vec<Tree>,
-    /// What each Traefik shows: a place in `trees`.
-    pub(crate) shown: Vec<usize>,
-    pub(crate) calls: Vec<Call>,
-    /// Answers of commits that may still get lost, replicas that may still die, wipes that may still happen.
-    pub(crate) losses: u8,
-    pub(crate) deaths: u8,
-    pub(crate) wipes: u8,
-    /// The marker was once lower than before within its epoch, or in an older epoch.
-    pub(crate) marker_fell: bool,
-}
+pub(crate) const PROGRESS: &str = "I8 every call ends, the tree reaches the records, and every Traefik comes back";
+pub(crate) const SOMEBODY_SERVES: &str = "I9 not all Traefiks are withdrawn, nor one that shows the newest tree";
+pub(crate) const NO_FIGHT: &str = "I10 the tree changes hands once for each change of the replicas";
 
 /// What becomes of a transaction that is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,15 +27,23 @@ pub(crate) enum Fate {
     Late,
 }
 
+/// Traefik's keys in a commit: planned from this revision of the tree, by a replica of this layout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Keys {
+    pub(crate) tree: usize,
+    pub(crate) layout: u8,
+    /// The replica hasn't heard of what a foreign hand has done to it.
+    pub(crate) blind: bool,
+}
+
 /// One step of somebody.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Action {
-    /// A replica sends the transaction of a call, planned from these revisions; `fast` with Traefik's keys in it.
+    /// A replica sends the transaction of a call, planned from this revision of the records; `fast` with Traefik's keys in it.
     Commit {
         call: usize,
         view: usize,
-        tree: usize,
-        fast: bool,
+        fast: Option<Keys>,
         fate: Fate,
     },
     /// A call changes nothing, by this revision of the records.
@@ -113,8 +86,9 @@ pub(crate) enum Action {
     Project {
         view: usize,
         tree: usize,
+        layout: u8,
         edit: Edit,
-        marker: (u8, u8),
+        marker: Mark,
     },
     /// A Traefik loads the next revision of its tree.
     Load {
@@ -122,25 +96,45 @@ pub(crate) enum Action {
     },
     /// Everything in etcd is lost.
     Wipe,
+    /// Somebody makes a backup of the store. Somebody brings it back.
+    Backup,
+    Restore,
+    /// A replica that knows of a lost head begins a new epoch.
+    NewEpoch,
+    /// The store's revision is pushed past the one that the Traefiks wait for.
+    Push,
+    /// A Traefik that is behind another one fails its probe: users no longer get to it.
+    Withdraw {
+        traefik: usize,
+    },
+    /// It passes its probe again.
+    Readmit {
+        traefik: usize,
+    },
+    /// A Traefik restarts, and does not reach the store yet.
+    Restart {
+        traefik: usize,
+    },
+    /// It is given the fallback, made from this revision of the records: somebody's mirror or snapshot.
+    Fetch {
+        traefik: usize,
+        view: usize,
+    },
+    /// Replicas of another layout start or stop.
+    Upgrade,
+    /// A foreign hand changes the leaf of a route.
+    Tamper {
+        route: usize,
+        target: u8,
+    },
 }
 
-impl stateright::Model for Protocol {
+impl Model for Protocol {
     type State = State;
     type Action = Action;
 
     fn init_states(&self) -> Vec<State> {
-        let start = |world: &World| State {
-            era: 0,
-            records: vec![Records::default()],
-            trees: vec![Tree::default()],
-            shown: vec![0; world.traefiks],
-            calls: world.script.iter().copied().map(Call::new).collect(),
-            losses: world.losses,
-            deaths: world.deaths,
-            wipes: world.wipes,
-            marker_fell: false,
-        };
-        self.worlds.iter().map(start).collect()
+        self.worlds.iter().map(State::new).collect()
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
@@ -148,14 +142,10 @@ impl stateright::Model for Protocol {
             self.call_actions(state, call, actions);
         }
         self.project_actions(state, actions);
-        for traefik in 0..state.shown.len() {
-            if state.shown[traefik] + 1 < state.trees.len() {
-                actions.push(Action::Load { traefik });
-            }
+        for traefik in 0..state.traefiks.len() {
+            self.traefik_actions(state, traefik, actions);
         }
-        if state.wipes > 0 && state.now().n > 0 {
-            actions.push(Action::Wipe);
-        }
+        self.trouble_actions(state, actions);
     }
 
     fn next_state(&self, last: &State, action: Action) -> Option<State> {
@@ -174,266 +164,45 @@ impl stateright::Model for Protocol {
     fn properties(&self) -> Vec<Property<Self>> {
         let mut all = vec![
             Property::always(ROUTED, |_, state: &State| {
-                state.shown.iter().all(|&i| state.shows_the_answered(&state.trees[i]))
+                state.traefiks.iter().all(|traefik| state.keeps_promises(traefik))
             }),
             Property::always(EXPLAINED, |_, state: &State| {
-                (0..2).all(|route| explained(&state.calls, route, state.now().routes[route].0, true))
+                (0..2).all(|route| state.explains(route, state.now().routes[route].0, true))
             }),
             Property::always(MARKER_TRUE, |_, state: &State| state.marker_is_true()),
             Property::always(MARKER_RISES, |_, state: &State| !state.marker_fell),
-            Property::always(TREE_RIGHT, |_, state: &State| state.tree_now().routes_rightly()),
-            Property::eventually(PROGRESS, |_, state: &State| {
-                state.calls.iter().all(Call::is_over) && state.now().marked_by(state.tree_now())
+            Property::always(TREE_RIGHT, |_, state: &State| {
+                state.tree_now().foreign != [None; 2] || state.tree_now().routes_rightly()
             }),
+            Property::always(PROGRESS, |protocol: &Protocol, state: &State| {
+                state.is_settled() || protocol.goes_on(state)
+            }),
+            Property::always(SOMEBODY_SERVES, |protocol: &Protocol, state: &State| {
+                // A Traefik that has restarted has to pass its probe first, and in between there may be nobody.
+                let may = |traefik: &Traefik| {
+                    traefik.ready || (state.lag.restarted && protocol.may_come_back(state, traefik))
+                };
+                let somebody = state.traefiks.iter().any(|traefik| traefik.page != Page::Tree || may(traefik));
+                somebody && !state.lag.newest_was_withdrawn
+            }),
+            Property::always(NO_FIGHT, |_, state: &State| state.upgrade.handovers <= state.upgrade.stage),
         ];
-        if self.broken == Broken::Nothing {
-            all.extend(crate::coverage::all());
-        }
+        all.extend((self.sights)());
         all
     }
 }
 
-impl State {
-    pub(crate) fn now(&self) -> &Records {
-        self.records.last().expect("the present is never forgotten")
-    }
-
-    pub(crate) fn tree_now(&self) -> &Tree {
-        self.trees.last().expect("the present is never forgotten")
-    }
-
-    fn shows_the_answered(&self, tree: &Tree) -> bool {
-        let answered = |route| {
-            let mut calls = self.calls.iter().filter(|call| call.ask.route() == route);
-            calls.any(|call| matches!(call.phase, Phase::Done(reply) if !matches!(reply, Reply::Target(_))))
+impl Protocol {
+    /// Whether there is a step that leads on. Leaving doesn't, nor does coming back as long as there is more to load.
+    fn goes_on(&self, state: &State) -> bool {
+        let loaded = |traefik: usize| state.traefiks[traefik].shown + 1 == state.trees.len();
+        let leads_on = |action: &Action| match *action {
+            Action::Withdraw { .. } => false,
+            Action::Readmit { traefik } => loaded(traefik),
+            _ => true,
         };
-        // After a wipe Traefik goes on with its old tree until something is answered again: nothing is promised about it.
-        (0..2).all(|route| (self.era > 0 && !answered(route)) || explained(&self.calls, route, tree.leaf[route], false))
-    }
-
-    fn marker_is_true(&self) -> bool {
-        let tree = self.tree_now();
-        let counts = |records: &&Records| records.n == 0 || records.epoch == tree.epoch;
-        tree.epoch == 0
-            || (0..2).all(|route| {
-                let mut since = self.records.iter().filter(counts).filter(|records| records.n >= tree.n);
-                since.any(|records| records.routes[route].0 == tree.leaf[route])
-            })
-    }
-
-    /// Records that the hub begins a call, with what it knows to be over by then.
-    fn begin(&mut self, call: usize, changes: bool) {
-        let over = |other: &Call| match other.phase {
-            Phase::Done(_) => true,
-            // Only what writes the head shuts the door behind calls that failed.
-            Phase::Failed => changes,
-            _ => false,
-        };
-        if self.calls[call].after.is_none() {
-            let bits = self.calls.iter().enumerate().filter(|(_, other)| over(other)).map(|(i, _)| 1 << i);
-            self.calls[call].after = Some(bits.fold(0, |all, bit: u8| all | bit));
-        }
-    }
-
-    fn step(&mut self, protocol: &Protocol, action: Action) {
-        match action {
-            Action::Commit { call, view, tree, fast, fate } => {
-                let base = self.records[view].clone();
-                self.begin(call, true);
-                let reply = match self.calls[call].ask {
-                    Ask::Delete { route } if base.routes[route].0 == 0 => Reply::Absent,
-                    Ask::Delete { .. } => Reply::Removed,
-                    _ => Reply::Created,
-                };
-                let epoch = if base.n == 0 { self.era + 1 } else { base.epoch };
-                self.send(call, (epoch, base.n + 1), fast.then_some(tree), reply, fate);
-            }
-            Action::Again { call, fast, fate } => {
-                let Phase::Unknown { epoch, n, reply } = self.calls[call].phase else { return };
-                self.send(call, (epoch, n), fast.then_some(self.trees.len() - 1), reply, fate);
-            }
-            Action::NoChange { call, view } => {
-                self.begin(call, matches!(self.calls[call].ask, Ask::Delete { .. }));
-                let records = &self.records[view];
-                let (epoch, head) = (records.epoch, records.n);
-                let (n, reply) = match self.calls[call].ask {
-                    Ask::Add { route, .. } => (records.routes[route].1, Reply::Created),
-                    _ => (head, Reply::Absent),
-                };
-                let unanswered = protocol.broken != Broken::NoChangeSkipsBarrier;
-                self.calls[call].phase =
-                    if unanswered { Phase::Waiting { epoch, n, reply } } else { Phase::Done(reply) };
-            }
-            Action::Settle { call, ours } => {
-                let Phase::Unknown { epoch, n, reply } = self.calls[call].phase else { return };
-                self.calls[call].phase = if ours { Phase::Waiting { epoch, n, reply } } else { Phase::New };
-            }
-            Action::Straggle { call } => {
-                let Some(late) = self.calls[call].straggler.take() else { return };
-                self.land(call, (late.epoch, late.n), late.fast.then_some(self.trees.len() - 1));
-            }
-            Action::Fail { call } => {
-                if matches!(self.calls[call].phase, Phase::Waiting { .. }) {
-                    self.deaths -= 1;
-                }
-                self.calls[call].phase = Phase::Failed;
-            }
-            Action::ReadHead { call } => {
-                self.begin(call, false);
-                self.calls[call].phase = Phase::Reading { epoch: self.now().epoch, n: self.now().n };
-            }
-            Action::ReadMirror { call, view } => {
-                self.begin(call, false);
-                let target = self.records[view].routes[self.calls[call].ask.route()].0;
-                self.calls[call].phase = Phase::Done(Reply::Target(target));
-            }
-            Action::Answer { call } => {
-                let Phase::Waiting { reply, .. } = self.calls[call].phase else { return };
-                self.calls[call].phase = Phase::Done(reply);
-            }
-            Action::Project { edit, marker, .. } => self.put_tree(&edit, marker),
-            Action::Load { traefik } => self.shown[traefik] += 1,
-            Action::Wipe => self.wipe(),
-        }
-    }
-
-    fn send(&mut self, call: usize, head: (u8, u8), fast: Option<usize>, reply: Reply, fate: Fate) {
-        let (epoch, n) = head;
-        match fate {
-            Fate::Answered => self.calls[call].phase = Phase::Waiting { epoch, n, reply },
-            Fate::AnswerLost | Fate::Late => {
-                self.losses -= 1;
-                self.calls[call].phase = Phase::Unknown { epoch, n, reply };
-            }
-        }
-        if fate == Fate::Late {
-            self.calls[call].straggler = Some(Straggler { epoch, n, fast: fast.is_some() });
-        } else {
-            self.land(call, head, fast);
-        }
-    }
-
-    /// What a transaction does in the store. Whether its guards hold was the question before.
-    fn land(&mut self, call: usize, (epoch, n): (u8, u8), fast: Option<usize>) {
-        let ask = self.calls[call].ask;
-        let mut records = Records { epoch, n, nonce: signature(call), ..self.now().clone() };
-        records.routes[ask.route()] = if ask.target() == 0 { (0, 0) } else { (ask.target(), n) };
-        let wanted = records.wanted();
-        self.records.push(records);
-        if let Some(view) = fast {
-            let missing = self.trees[view].missing(wanted);
-            let ours = self.trees[view].edit(ask.route(), ask.target());
-            let edit = if missing.contains(&ours) { ours } else { missing.into_iter().next().unwrap_or(Edit::Nothing) };
-            self.put_tree(&edit, (epoch, n));
-        }
-    }
-
-    fn put_tree(&mut self, edit: &Edit, (epoch, n): (u8, u8)) {
-        let mut tree = self.tree_now().clone();
-        self.marker_fell |= (epoch, n) < (tree.epoch, tree.n);
-        tree.apply(edit);
-        (tree.epoch, tree.n) = (epoch, n);
-        self.trees.push(tree);
-    }
-
-    fn wipe(&mut self) {
-        self.wipes -= 1;
-        self.era += 1;
-        self.records.push(Records::default());
-        self.trees.push(Tree::default());
-        for call in &mut self.calls {
-            call.straggler = None;
-            if call.phase != Phase::New {
-                call.phase = Phase::Void;
-            }
-        }
-    }
-
-    /// Drops what can make no difference any more, so that states that are the same look the same.
-    fn forget(&mut self, protocol: &Protocol) {
-        let (now, tree) = (self.now().clone(), self.tree_now().clone());
-        for call in &mut self.calls {
-            if protocol.broken != Broken::RecordsWithoutHeadGuard {
-                call.straggler = call.straggler.filter(|late| {
-                    now.n + 1 == late.n
-                        && (now.n == 0 || now.epoch == late.epoch)
-                        && (!late.fast || tree.missing(now.wanted_after(call.ask)).len() <= 1)
-                });
-            }
-        }
-        let asked = |nonce: u8| {
-            self.calls
-                .iter()
-                .enumerate()
-                .any(|(i, call)| signature(i) == nonce && matches!(call.phase, Phase::Unknown { .. }))
-        };
-        let forgotten: Vec<bool> = self.records.iter().map(|records| !asked(records.nonce)).collect();
-        for (records, forgotten) in self.records.iter_mut().zip(forgotten) {
-            if forgotten {
-                records.nonce = 0;
-            }
-        }
-        self.shown.sort_unstable();
-        if !protocol.broken.looks_back() {
-            let last = self.records.len() - 1;
-            let mut i = 0;
-            self.records.retain(|records| {
-                i += 1;
-                let in_view = (records.n == 0 || records.epoch == tree.epoch) && records.n >= tree.n;
-                i > last || in_view || records.nonce != 0
-            });
-            self.forget_trees();
-        }
-    }
-}
-
-impl State {
-    /// Keeps of the past trees what a Traefik that shows them is asked: the marker and the leaves.
-    fn forget_trees(&mut self) {
-        let now = self.trees.len() - 1;
-        self.trees[..now].iter_mut().for_each(Tree::flatten);
-        for i in (0..now).rev() {
-            let same = self.trees[i].shows_the_same(&self.trees[i + 1]);
-            if same || i < self.shown[0] {
-                self.trees.remove(i);
-                self.shown.iter_mut().filter(|shown| **shown > i).for_each(|shown| *shown -= 1);
-            }
-        }
-    }
-}
-
-/// How a call signs the head it writes.
-pub(crate) fn signature(call: usize) -> u8 {
-    u8::try_from(call + 1).expect("there are few calls")
-}
-
-impl Records {
-    pub(crate) fn written_by(&self, call: usize, epoch: u8, n: u8) -> bool {
-        self.epoch == epoch && self.n == n && self.nonce == signature(call)
-    }
-
-    pub(crate) fn is_at(&self, epoch: u8, n: u8) -> bool {
-        self.epoch == epoch && self.n == n
-    }
-
-    /// Whether the call asks for what is there already.
-    pub(crate) fn has(&self, ask: Ask) -> bool {
-        match ask {
-            Ask::Add { route, target } => self.routes[route].0 == target,
-            Ask::Delete { route } => self.routes[route].0 == 0,
-            Ask::Get { .. } => false,
-        }
-    }
-
-    /// What the leaves should be.
-    pub(crate) fn wanted(&self) -> [u8; 2] {
-        self.routes.map(|(target, _)| target)
-    }
-
-    /// What they should be when the call is done.
-    pub(crate) fn wanted_after(&self, ask: Ask) -> [u8; 2] {
-        let mut wanted = self.wanted();
-        wanted[ask.route()] = ask.target();
-        wanted
+        let mut actions = Vec::new();
+        self.actions(state, &mut actions);
+        actions.iter().any(leads_on)
     }
 }

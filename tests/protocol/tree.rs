@@ -16,11 +16,35 @@ pub(crate) const HUB: u8 = 0;
 /// What a request gets from a tree that is wrong: Traefik's 404.
 const NOT_FOUND: u8 = 255;
 
-/// One revision of Traefik's tree, as one Range reads it. Epoch 0 means that there is no marker.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub(crate) struct Tree {
+/// What a head or a marker says. Epoch 0 means that there is none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Mark {
     pub(crate) epoch: u8,
     pub(crate) n: u8,
+    /// How often the store had gone back when this head was written. It stands for the nonce: a number that is given a second
+    /// time, after the store went back, has another one.
+    pub(crate) life: u8,
+}
+
+impl Mark {
+    /// Whether a tree with this marker holds that change.
+    pub(crate) fn covers(self, broken: Broken, change: Mark) -> bool {
+        (self.epoch == change.epoch || broken == Broken::BarrierIgnoresEpoch) && self.n >= change.n
+    }
+}
+
+/// One revision of Traefik's tree, as one Range reads it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Tree {
+    /// Its marker: every record change up to that head is in the tree.
+    pub(crate) mark: Mark,
+    /// The layout that the marker names, 0 where only one is about.
+    pub(crate) layout: u8,
+    /// What a route's leaf was before a foreign hand changed it.
+    pub(crate) foreign: [Option<u8>; 2],
+    /// It was written after the backup was made. The marker has a nonce of its own in each transaction, so that a tree that the
+    /// store has lost can be told from one that it had again.
+    pub(crate) after_backup: bool,
     /// The target of each route's leaf, 0 for none.
     pub(crate) leaf: [u8; 2],
     /// Whether the leaf hangs below the bucket, or beside it below the root.
@@ -104,10 +128,12 @@ impl Tree {
         match *edit {
             Edit::Nothing => {}
             Edit::Put { route, target, inside } => {
+                self.foreign[route] = None;
                 self.leaf[route] = target;
                 self.inside[route] = inside;
             }
             Edit::Drop { route } => {
+                self.foreign[route] = None;
                 self.leaf[route] = 0;
                 self.inside[route] = false;
             }
@@ -125,11 +151,25 @@ impl Tree {
 
     /// Forgets the buckets: how a tree routes is looked at while it is the newest.
     pub(crate) fn flatten(&mut self) {
-        (self.inside, self.bucket, self.covered) = ([false; 2], false, false);
+        (self.inside, self.bucket, self.covered, self.layout) = ([false; 2], false, false, 0);
     }
 
     pub(crate) fn shows_the_same(&self, other: &Tree) -> bool {
-        (self.epoch, self.n, self.leaf) == (other.epoch, other.n, other.leaf)
+        let told = |tree: &Tree| (tree.mark, tree.leaf, tree.foreign, tree.after_backup);
+        told(self) == told(other)
+    }
+
+    /// A foreign hand takes a leaf away, or points it elsewhere. It knows nothing of the marker.
+    pub(crate) fn tamper(&mut self, route: usize, target: u8) {
+        self.foreign[route] = Some(self.leaf[route]);
+        self.leaf[route] = target;
+        self.inside[route] &= target != 0;
+    }
+
+    /// The tree in a mirror that has not heard of a foreign hand yet.
+    pub(crate) fn before_tampering(&self) -> Tree {
+        let leaf = |route: usize| self.foreign[route].unwrap_or(self.leaf[route]);
+        Tree { leaf: [leaf(0), leaf(1)], foreign: [None; 2], ..self.clone() }
     }
 
     /// Whether Traefik answers from this tree what a plain longest-prefix table with the same routes answers.

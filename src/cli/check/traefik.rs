@@ -9,7 +9,7 @@ use crate::cli::floors;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::{Config, TraefikApi};
 use crate::traefik::client::Access;
-use crate::traefik::client::{ClientError, TraefikClient};
+use crate::traefik::client::{ClientError, Shown, TraefikClient};
 use crate::traefik::marker::Marker;
 
 /// Signed tokens and certificates go wrong when clocks differ by more.
@@ -80,6 +80,14 @@ async fn one(url: &Url, config: &Config, in_store: &InStore, probe: &Probe, repo
                     ),
                 );
             }
+            let is_wanted = config.pages.url.is_some() && config.auth.tokens().is_ok_and(|tokens| !tokens.is_empty());
+            if is_wanted && !overview.providers.iter().any(|provider| provider.eq_ignore_ascii_case("http")) {
+                report.warning(
+                    &part,
+                    "its http provider is off, so if it starts while etcd is away it has no routes; give it what pointsman \
+                     traefik-config writes",
+                );
+            }
             if overview.routers.errors > 0 {
                 report.warning(
                     &part,
@@ -93,8 +101,17 @@ async fn one(url: &Url, config: &Config, in_store: &InStore, probe: &Probe, repo
         }
         Err(error) => report.problem(&part, format_args!("/api/overview: {error}")),
     }
-    match client.marker().await {
-        Ok(shown) => marker(shown.as_ref(), in_store, config, &part, report),
+    match client.shown().await {
+        Ok(Shown::Own(shown)) => marker(Some(&shown), in_store, config, &part, report),
+        Ok(Shown::Nothing) => marker(None, in_store, config, &part, report),
+        Ok(Shown::Fallback(shown)) => report.warning(
+            &part,
+            format_args!(
+                "has no routes from etcd, and serves those that Pointsman gave it, up to change {}; see in its log whether \
+                 it reaches etcd",
+                shown.n
+            ),
+        ),
         Err(error) => report.problem(&part, format_args!("its middlewares can't be read: {error}")),
     }
     match probe.get(&format!("{base}/api/entrypoints")).await {
@@ -166,7 +183,7 @@ fn clock(answer: &Answer, part: &str, report: &mut Report) {
 /// What `/api/entrypoints` says about one entry point; what has its zero value is left out there.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Shown {
+struct EntryPoint {
     name: String,
     #[serde(default)]
     transport: Transport,
@@ -194,7 +211,7 @@ struct Http {
 }
 
 fn entry_points(answer: &Answer, config: &Config, part: &str, report: &mut Report) {
-    let Ok(shown) = serde_json::from_str::<Vec<Shown>>(&answer.body) else {
+    let Ok(shown) = serde_json::from_str::<Vec<EntryPoint>>(&answer.body) else {
         return report.warning(part, "its entry points can't be read");
     };
     let advice = "pointsman traefik-config writes what it should be";

@@ -15,6 +15,8 @@ pub(super) const LOADING_GRACE: Duration = Duration::from_secs(5);
 pub(super) struct Change<'a> {
     pub(super) epoch: &'a str,
     pub(super) n: u64,
+    /// Somebody is told that it is served.
+    pub(super) answers: bool,
 }
 
 /// What all Traefiks have to say to a change.
@@ -106,7 +108,9 @@ impl Fleet {
         if !verdict.behind.iter().all(may_go_on) {
             return result;
         }
-        watch.go_on_without(verdict.behind.iter().map(|(url, _)| url.as_str()), change.epoch, change.n, now);
+        if change.answers {
+            watch.go_on_without(verdict.behind.iter().map(|(url, _)| url.as_str()), change.epoch, change.n, now);
+        }
         Ok(())
     }
 }
@@ -131,7 +135,7 @@ mod tests {
     }
 
     fn result<const N: usize>(all: [Seen; N], start: Instant, now: Instant) -> Result<(), String> {
-        behind(&of(all), Change { epoch: "e", n: 7 }, start, now, |_| true).result()
+        behind(&of(all), Change { epoch: "e", n: 7, answers: true }, start, now, |_| true).result()
     }
 
     #[test]
@@ -166,7 +170,7 @@ mod tests {
         let t = Instant::now();
         let all = of([serving(7, t), serving(8, t)]);
         let seven = |status: &Status| status.marker().is_some_and(|marker| marker.n == 7);
-        let verdict = behind(&all, Change { epoch: "e", n: 7 }, t, t, seven);
+        let verdict = behind(&all, Change { epoch: "e", n: 7, answers: true }, t, t, seven);
         assert_eq!(verdict.result(), Err("http://t1 serves an older state".into()), "its 8 is another 8");
     }
 
@@ -174,7 +178,7 @@ mod tests {
     fn an_old_look_is_no_evidence() {
         let t = Instant::now();
         let all = of([serving(7, t)]);
-        let at = |now| behind(&all, Change { epoch: "e", n: 7 }, t, now, |_| true).serving_now;
+        let at = |now| behind(&all, Change { epoch: "e", n: 7, answers: true }, t, now, |_| true).serving_now;
         assert_eq!((at(t + EVIDENCE_MAX), at(t + EVIDENCE_MAX + MS)), (1, 0));
     }
 }

@@ -1,6 +1,8 @@
-//! A Traefik that reads its tree from any store and shows its marker, and that a test can hold back.
+//! A Traefik that reads its tree from any store and shows its marker, and that a test can hold back. It also counts answers
+//! as a test says that they were given.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -12,6 +14,7 @@ use axum::routing::get;
 use pointsman::store::SharedStore;
 use pointsman::store::follow::{Follower, Update};
 use pointsman::traefik::fixed::{MARKER_HEADER, MARKER_KEY, MARKER_MIDDLEWARE};
+use pointsman::traefik::name;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -20,12 +23,20 @@ use url::Url;
 
 type Keys = BTreeMap<String, String>;
 
+/// Answers by the names of their routers, and how often somebody has read them.
+#[derive(Default)]
+struct Counters {
+    answers: BTreeMap<String, u64>,
+    reads: usize,
+}
+
 /// Shows what a Traefik would show that serves the tree under `root_key/`. Ends with its value.
 pub(crate) struct FakeTraefik {
     pub(crate) url: Url,
     held: watch::Sender<bool>,
     serving: Arc<Mutex<Keys>>,
     revision: Arc<AtomicI64>,
+    counters: Arc<Mutex<Counters>>,
     _tasks: JoinSet<()>,
 }
 
@@ -41,8 +52,12 @@ impl FakeTraefik {
         let serving: Arc<Mutex<Keys>> = Arc::default();
         let held = watch::Sender::new(false);
         let mut tasks = JoinSet::new();
-        let app =
-            Router::new().route("/api/http/middlewares/{name}", get(marker)).with_state((serving.clone(), provider));
+        let counters: Arc<Mutex<Counters>> = Arc::default();
+        let app = Router::new()
+            .route("/api/http/middlewares/{name}", get(marker))
+            .with_state((serving.clone(), provider))
+            .route("/metrics", get(metrics))
+            .with_state(counters.clone());
         tasks.spawn(async move { axum::serve(listener, app).await.expect("serves") });
         let prefix = format!("{root_key}/");
         let (mut hold, shown) = (held.subscribe(), serving.clone());
@@ -69,7 +84,7 @@ impl FakeTraefik {
                     keys.iter().map(|(k, v)| (k.strip_prefix(&prefix).unwrap_or(k).to_owned(), v.clone())).collect();
             }
         });
-        Self { url, held, serving, revision, _tasks: tasks }
+        Self { url, held, serving, revision, counters, _tasks: tasks }
     }
 
     /// Whether it keeps to what it serves now.
@@ -82,6 +97,16 @@ impl FakeTraefik {
         self.revision.load(Ordering::SeqCst)
     }
 
+    /// A route's server has answered a user's request.
+    pub(crate) fn answered(&self, path: &str) {
+        *self.counters.lock().expect("not poisoned").answers.entry(name::route(path)).or_default() += 1;
+    }
+
+    /// How often somebody has read the counters.
+    pub(crate) fn reads(&self) -> usize {
+        self.counters.lock().expect("not poisoned").reads
+    }
+
     /// The URL of a route's server, as far as a leaf router of exactly this rule says.
     pub(crate) fn target(&self, rule: &str) -> Option<String> {
         let keys = self.serving.lock().expect("not poisoned");
@@ -89,6 +114,19 @@ impl FakeTraefik {
         let name = key.split('/').nth(2)?;
         keys.get(&format!("http/services/{name}/loadbalancer/servers/0/url")).cloned()
     }
+}
+
+async fn metrics(State(counters): State<Arc<Mutex<Counters>>>) -> String {
+    let mut counters = counters.lock().expect("not poisoned");
+    counters.reads += 1;
+    // When it started is of no interest, if it is always the same.
+    let mut page = "process_start_time_seconds 1.7e+09\n".to_owned();
+    for (router, count) in &counters.answers {
+        let labels =
+            format!(r#"code="200",method="GET",protocol="http",router="{router}@etcd",service="{router}@etcd""#);
+        writeln!(page, "traefik_router_requests_total{{{labels}}} {count}").expect("a string grows");
+    }
+    page
 }
 
 async fn marker(
