@@ -2,12 +2,13 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo demo-etcd demo-ha wheel test setup-test fmt-check clippy doc test-rust test-python test-e2e test-e2e-slow test-dataplane test-dataplane-slow test-hub test-hub-proxy kill-loop lint deny fmt bench bench-start clean
+.PHONY: help setup demo demo-etcd demo-ha wheel test setup-test fmt-check clippy doc test-rust test-python test-e2e test-e2e-slow test-dataplane test-dataplane-slow test-hub test-hub-proxy kill-loop chaos test-chaos lint deny fmt bench bench-start clean
 
 PYTHON ?= python3
 PORT ?= 8000
 CARGO := scripts/cargo
 ROUNDS ?= 200
+RUNS ?= 20
 HUB6_PYTHON := .pointsman/hub6/bin/python
 DEBUG_BINARY = $(abspath $(or $(CARGO_TARGET_DIR),target)/debug/pointsman)
 RELEASE_BINARY = $(abspath $(or $(CARGO_TARGET_DIR),target)/release/pointsman)
@@ -104,6 +105,17 @@ kill-loop: ## kill Pointsman and Traefik in a loop under load, and look for loss
 	@$(PYTHON) scripts/dev-env build traefik
 	$(CARGO) build --locked --release
 	$(PYTHON) tests/e2e/kill_loop.py --binary $(RELEASE_BINARY) --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED))
+
+chaos: ## inject faults into three etcd, three Traefiks, three Pointsmen under load, and judge (RUNS=20 SEED=1 FAULTS=a,b LEDGER=file)
+	@$(PYTHON) scripts/dev-env build etcd traefik
+	$(CARGO) build --locked --release
+	$(PYTHON) tests/chaos/run --binary $(RELEASE_BINARY) --runs $(RUNS) $(if $(SEED),--seed $(SEED)) $(if $(FAULTS),--faults $(FAULTS)) $(if $(LEDGER),--ledger $(LEDGER)) $(ARGS)
+
+test-chaos: ## try the judge of the chaos runs on wrong histories, then a few runs (a minute and a half)
+	$(call heading,Faults under load)
+	$(CARGO) test --locked --no-run --quiet # the program as the Rust tests have it
+	$(HUB6_PYTHON) -m pytest -q tests/chaos
+	$(PYTHON) tests/chaos/run --binary $(DEBUG_BINARY) --seed 1 --runs 10 --seconds 60 --short
 
 lint: fmt-check clippy doc ## check formatting, lints and documentation
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import signal
 import urllib.request
 from pathlib import Path
@@ -20,7 +19,7 @@ HUB = "hub"
 class Cluster(Stack):
     """The parts are named by kind and number, `etcd-0`, and can be taken away and brought back one by one.
 
-    Three addresses stay whatever happens: the one of the users, the API's for the hub, and that of the pages for Traefik.
+    Four addresses stay whatever happens: the users', the API's for the hub, and those of pages and of etcd for Traefik.
     """
 
     def __init__(self, folder, binary, public_port=None, hub_config=None, etcds=3, pointsmen=2, traefiks=2):
@@ -28,12 +27,12 @@ class Cluster(Stack):
         self.etcd_ports = [(free_port(), free_port()) for _ in range(etcds)]
         self.replica_ports = [(free_port(), free_port()) for _ in range(pointsmen)]
         apis, pages = zip(*self.replica_ports)
-        self.users = Balancer(
-            public_port or free_port(), self._named("traefik", self.public_ports), "/_chp_healthz"
-        )
+        self.users = Balancer(public_port or free_port(), self._named("traefik", self.public_ports), "/_chp_healthz")
         self.api = Balancer(self.api_port, self._named("pointsman", apis), "/readyz")
         self.pages = Balancer(self.pages_port, self._named("pointsman", pages), "/_chp_healthz")
-        self.balancers = (self.users, self.api, self.pages)
+        clients = [client for client, _ in self.etcd_ports]
+        self.etcd = Balancer(free_port(), self._named("etcd", clients), "/health")
+        self.balancers = (self.users, self.api, self.pages, self.etcd)
 
     @staticmethod
     def _named(kind, values):
@@ -55,7 +54,7 @@ class Cluster(Stack):
 
     def steps(self):
         return [
-            ("three addresses", self.start_balancers),
+            ("four addresses", self.start_balancers),
             (f"etcd, {len(self.etcd_ports)} members", self.start_etcds),
             (f"Pointsman, {len(self.replica_ports)} replicas", self.start_pointsmen),
             (f"Traefik, {len(self.traefik_ports)} replicas", self.start_traefiks),
@@ -159,7 +158,8 @@ class Cluster(Stack):
 
     def settings(self, traefik=None):
         etcd = ",".join(f"http://{LOOPBACK}:{client}" for client, _ in self.etcd_ports)
-        return {**super().settings(traefik), "POINTSMAN_ETCD_ENDPOINTS": etcd}
+        # Traefik's client never leaves a member that hangs, so it gets an address where such connections are cut.
+        return {**super().settings(traefik), "POINTSMAN_ETCD_ENDPOINTS": etcd if traefik is None else self.etcd.url}
 
     def start_pointsman(self, number=0):
         """Start one replica and wait until it lives."""

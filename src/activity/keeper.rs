@@ -274,7 +274,7 @@ impl Keeper {
             if !put.is_empty() && (bytes > limits.bytes_max || txn.ops.len() == limits.ops_max) {
                 break;
             }
-            txn.guards.push(Guard { key: key.clone(), mod_revision: kept.chunks[at].revision });
+            txn.guards.push(Guard::at(key.clone(), kept.chunks[at].revision));
             txn.ops.push(Op::Put { key, value });
             put.push((at, std::mem::take(&mut chunks[at])));
         }

@@ -27,7 +27,7 @@ use tracing::error;
 use super::answer::Answer;
 use super::read_only;
 use crate::activity::traffic::Traffic;
-use crate::control::{Counts, Kept};
+use crate::control::{Counts, Kept, Others};
 use crate::lifecycle::Readiness;
 use encode::Writer;
 
@@ -59,6 +59,8 @@ pub struct Sources {
     pub store: &'static str,
     /// The number of routes in the table.
     pub routes: Ask<usize>,
+    /// What others did to our keys.
+    pub others: Ask<Others>,
     /// How the Traefiks are.
     pub traefiks: Ask<Traefiks>,
     /// How long ago users' activity was last collected; `None`: not yet, or nobody does.
@@ -147,6 +149,7 @@ impl Sources {
         let latches = missing.keys().map(|latch| ([("latch", *latch)], 1.0));
         to.gauges("pointsman_not_ready", "What keeps this replica from being ready.", latches)?;
         to.gauge("pointsman_routes", "Routes in the table.", count((self.routes)()))?;
+        others(to, (self.others)())?;
         traefiks(to, &(self.traefiks)())?;
         if let Some(restarts) = &self.child_restarts {
             let help = "How often the Traefik that is run here was started again.";
@@ -219,6 +222,14 @@ impl Sources {
         to.counter("requests_ws", "Count of websocket requests", websockets)?;
         to.counters("requests_proxy", "Count of proxy requests", labelled(answers))
     }
+}
+
+fn others(to: &mut Writer<'_>, others: Others) -> fmt::Result {
+    let Others { foreign_keys, unreadable_records, touched, flaps } = others;
+    to.gauge("pointsman_foreign_keys", "Keys below our prefixes that are none of ours.", count(foreign_keys))?;
+    to.gauge("pointsman_unreadable_records", "Records that can't be read.", count(unreadable_records))?;
+    to.counter("pointsman_touched_keys_total", "How often somebody else has changed a key of ours.", touched)?;
+    to.counter("pointsman_route_flaps_total", "How often a route went back and forth, as between two hubs.", flaps)
 }
 
 fn traefiks(to: &mut Writer<'_>, all: &Traefiks) -> fmt::Result {

@@ -224,6 +224,7 @@ fn watched(
     child: Option<watch::Receiver<State>>,
 ) -> Sources {
     let (routes, age, holder, traffic) = (control.clone(), activity.clone(), activity.clone(), activity.clone());
+    let others = control.clone();
     let (kept, fallback) = (control.clone(), config.pages.url.as_ref().map(|_| control.fallback()));
     Sources {
         calls: state.counts(),
@@ -231,6 +232,7 @@ fn watched(
         readiness: readiness.clone(),
         store: if config.etcd().is_some() { "etcd" } else { "embedded" },
         routes: Box::new(move || routes.routes()),
+        others: Box::new(move || others.others()),
         traefiks: Box::new(move || wiring::traefiks(&fleet)),
         activity_age: Some(Box::new(move || age.age())),
         activity_holder: Some(Box::new(move || holder.is_holder())),

@@ -28,6 +28,7 @@ use crate::traefik::bucket::Sizes;
 use crate::traefik::dynamic_file::{self, DynamicFile, ServersTransport};
 use crate::traefik::fleet::{Fleet, Laggards, Source};
 use crate::traefik::folder::Pair;
+use crate::traefik::marker::LAYOUT;
 use crate::traefik::rule::Space;
 use crate::traefik::{fixed, static_config};
 
@@ -62,6 +63,7 @@ pub(super) fn control_settings(config: &Config, tree: fixed::Settings) -> contro
         routes_max: config.routing.max_routes,
         // Nobody else writes to a store of our own.
         adopt_layout: config.traefik.adopt_layout || is_one_machine,
+        own_root_key: config.traefik.own_root_key || is_one_machine,
         deliver: is_one_machine,
         snapshots: config.etcd().map(|etcd| {
             let owner = snapshot::Owner {
@@ -70,6 +72,8 @@ pub(super) fn control_settings(config: &Config, tree: fixed::Settings) -> contro
             };
             snapshot::Folder::new(etcd.snapshot_folder.clone(), owner)
         }),
+        installation: config.etcd().and_then(|etcd| etcd.installation.clone()),
+        layout: LAYOUT,
     }
 }
 

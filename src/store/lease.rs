@@ -327,10 +327,7 @@ impl Contender {
                 Step::Ask(Txn { guards: vec![self.guard(term)], ops })
             }
             (None, Some(seen)) => {
-                let guards = vec![
-                    Guard { key: self.key.clone(), mod_revision: seen.revision },
-                    Guard { key: self.beat_key.clone(), mod_revision: seen.beat },
-                ];
+                let guards = vec![Guard::at(&self.key, seen.revision), Guard::at(&self.beat_key, seen.beat)];
                 // The same name as long as it is unknown what became of it; never one of an earlier term.
                 let name = self.claim.take().map_or_else(random_name, |(name, _)| name);
                 let ops = vec![
@@ -384,7 +381,7 @@ impl Contender {
     }
 
     fn guard(&self, term: Term) -> Guard {
-        Guard { key: self.key.clone(), mod_revision: term.revision }
+        Guard::at(&self.key, term.revision)
     }
 }
 

@@ -83,7 +83,7 @@ mod tests {
             created: jiff::Timestamp::UNIX_EPOCH,
             n: 1,
         };
-        let marker = Marker { layout: LAYOUT, digest: "d".to_owned(), epoch: "e".to_owned(), n: 7 };
+        let marker = Marker { layout: LAYOUT, digest: "d".to_owned(), tag: String::new(), epoch: "e".to_owned(), n: 7 };
         super::routes(&(0..routes).map(route).collect(), &settings(), Sizes::default(), marker)
     }
 

@@ -9,6 +9,7 @@ import struct
 import subprocess
 import time
 
+from wire import end
 from world import EACH, WorldFailed, until
 
 REGISTRY = {}
@@ -24,7 +25,8 @@ class Fault:
 
     name = ""
     what = ""  # a sentence for people
-    needs = ()  # root, strace, cc
+    needs = ()  # root, strace, a C compiler
+    slow = False  # it takes more than some ten seconds
     hold = (0.5, 2.5)  # seconds
     recovery_max = 20.0  # seconds from healing until all is well
     alone = False
@@ -130,6 +132,7 @@ class KillPointsmans(Fault):
 @register
 class RollingRestart(Fault):
     name = "rolling-restart"
+    slow = True
     what = "all nine are stopped in good order and started again, each when the one before is well: nobody may notice"
     hold = (0, 0.1)
     alone = True
@@ -192,6 +195,7 @@ class StopTraefik(Stop):
 @register
 class StopTraefikLong(StopTraefik):
     name = "stop-traefik-long"
+    slow = True
     what = "SIGSTOP of one Traefik for longer than the laggard's grace: writes have to go on without it"
     hold = (9, 11)
     weight = 1
@@ -265,6 +269,7 @@ class CutTraefikEtcd(Cut):
 @register
 class CutTraefikEtcdLong(CutTraefikEtcd):
     name = "cut-traefik-etcd-long"
+    slow = True
     what = "the same for longer than the laggard's grace: it must be withdrawn, and writes go on without it"
     modes = ("refuse", "hole", "stall", "deaf")
     hold = (10, 12)
@@ -429,8 +434,7 @@ class SlowEtcd(Fault):
             n += 1
 
     async def heal(self):
-        self.task.cancel()
-        await asyncio.gather(self.task, return_exceptions=True)
+        await end([self.task])
 
 
 @register
@@ -648,6 +652,7 @@ class BackInTime(Fault):
     alone = True
     weight = 1
     may_lose = True
+    slow = True
     users_suffer = True
     recovery_max = 45.0
     hold = (0.2, 1)

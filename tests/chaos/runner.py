@@ -43,8 +43,8 @@ def choose(seed, names):
     first = chance.choices(pool, [f.weight for f in pool])[0]
     if first.alone:
         return [first], chance
-    others = [f for f in pool if not f.alone and f is not first and not f.name.endswith("-long")]
-    if first.name.endswith("-long"):
+    others = [f for f in pool if not f.alone and not f.slow and f is not first]
+    if first.slow:
         others = []
     count = min(chance.choices((0, 1, 2), (6, 3, 1))[0], len(others))
     return [first] + chance.sample(others, count), chance

@@ -6,7 +6,7 @@ import random
 import time
 
 from history import ABSENT, DONE, FOREVER, NEVER, PERHAPS, Call, Look
-from wire import LOOPBACK, ask
+from wire import LOOPBACK, ask, end
 
 WRITERS = 4
 CALL_SECONDS = 10  # a Pointsman answers within 8
@@ -86,11 +86,9 @@ class Traffic:
         self.tasks += [asyncio.ensure_future(self._look(None)) for _ in range(2)]
 
     async def stop(self):
-        for task in self.tasks:
-            task.cancel()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
+        await end(self.tasks)
         for socket in self.sockets.values():
-            socket.close()
+            await socket.close()
 
     # Calls of the API
 
@@ -338,6 +336,6 @@ class Socket:
         except (OSError, asyncio.TimeoutError, asyncio.IncompleteReadError, ValueError):
             self.dead = time.monotonic()
 
-    def close(self):
-        self.task.cancel()
+    async def close(self):
+        await end([self.task])
         self.writer.transport.abort()

@@ -6,6 +6,15 @@ import json
 LOOPBACK = "127.0.0.1"
 
 
+async def end(tasks):
+    """Cancel tasks until they have ended: before Python 3.12 a task may miss it, in the moment in which it gets an answer."""
+    tasks = list(tasks)
+    while tasks:
+        for task in tasks:
+            task.cancel()
+        _, tasks = await asyncio.wait(tasks, timeout=0.5)
+
+
 async def _exchange(port, head, body):
     reader, writer = await asyncio.open_connection(LOOPBACK, port)
     try:

@@ -15,7 +15,7 @@ from devkit.parts import plain_environment
 from devkit.places import program
 from devkit.ports import free_port
 from devkit.with_parent import die_with_parent
-from wire import LOOPBACK, ask, ask_json
+from wire import LOOPBACK, ask, ask_json, end
 
 EACH = range(3)
 KINDS = ("etcd", "traefik", "pointsman")
@@ -361,8 +361,7 @@ class World:
         await until("all Pointsmans are ready", condition, seconds)
 
     async def close(self):
-        for task in self.tasks:
-            task.cancel()
+        await end(self.tasks)
         for key in sorted(self.parts, reverse=True):
             child = self.parts[key]
             if child.process is not None:

@@ -76,8 +76,11 @@ impl Replica {
             sizes: Sizes::default(),
             routes_max: 100,
             adopt_layout: false,
+            own_root_key: false,
             deliver: false,
             snapshots: None,
+            installation: None,
+            layout: pointsman::traefik::marker::LAYOUT,
         };
         let clock = Arc::new(SystemClock);
         let control =

@@ -200,6 +200,7 @@ fn begin(store: SharedStore, traefik: Url, times: Times) -> (Arc<ControlPlane>, 
         sizes: Sizes::default(),
         routes_max: 100,
         adopt_layout: false,
+        own_root_key: false,
         deliver: false,
         snapshots: None,
     };

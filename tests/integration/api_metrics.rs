@@ -60,6 +60,7 @@ impl World {
             control: Arc::new(Counts::default()),
             readiness: readiness.clone(),
             store: "embedded",
+            others: Box::new(pointsman::control::Others::default),
             routes: Box::new(|| 41),
             traefiks: Box::new(|| Traefiks {
                 by_status: BTreeMap::from([("serving", 2), ("down", 1)]),
@@ -262,8 +263,11 @@ async fn the_control_plane_counts_its_commits_and_waits() {
         sizes: Sizes::default(),
         routes_max: 10,
         adopt_layout: false,
+        own_root_key: false,
         deliver: false,
         snapshots: None,
+        installation: None,
+        layout: pointsman::traefik::marker::LAYOUT,
     };
     let fleet = Arc::new(Fleet::new(Access::etcd()));
     let control = ControlPlane::start(

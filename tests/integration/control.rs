@@ -16,7 +16,7 @@ use pointsman::traefik::bucket::Sizes;
 use pointsman::traefik::client::Access;
 use pointsman::traefik::fixed;
 use pointsman::traefik::fleet::{Fleet, Source};
-use pointsman::traefik::marker::Marker;
+use pointsman::traefik::marker::{LAYOUT, Marker};
 use pointsman::traefik::rule::Space;
 use tokio::time::{Instant, timeout};
 
@@ -52,8 +52,11 @@ fn settings(entry_point: &str) -> Settings {
         sizes: Sizes { split_above: 10, split_down_to: 5, merge_below: 4, group_min: 2 },
         routes_max: 100,
         adopt_layout: false,
+        own_root_key: false,
         deliver: false,
         snapshots: None,
+        installation: None,
+        layout: LAYOUT,
     }
 }
 
@@ -207,7 +210,7 @@ async fn a_delete_of_nothing_fences_an_add_that_is_still_on_its_way() {
     let head = store.get("p/hub/head").await.expect("readable").entry.expect("a head");
     assert!(!replica.control.remove(spec("/user/bob")).await.expect("routed"));
     let late = Op::Put { key: "p/hub/routes/user/bob".into(), value: vec![] };
-    let guard = Guard { key: head.key, mod_revision: head.mod_revision };
+    let guard = Guard::at(head.key, head.mod_revision);
     let late = store.commit(Txn { guards: vec![guard], ops: vec![late] }).await.expect("answered");
     assert!(matches!(late, pointsman::store::Commit::Conflict(_)));
 }
@@ -282,7 +285,7 @@ async fn another_replica_finishes_what_a_dead_one_began() {
         Op::Put { key: keys.head(), value: head.to_string().into_bytes() },
         Op::Put { key: keys.route(&route.spec), value: record::encode(&route) },
     ];
-    store.commit(Txn { guards: vec![Guard { key: keys.head(), mod_revision: 0 }], ops }).await.expect("committed");
+    store.commit(Txn { guards: vec![Guard::at(keys.head(), 0)], ops }).await.expect("committed");
     let traefik = FakeTraefik::start(Arc::new(store.clone()), "traefik").await;
     let _replica = replica(Arc::new(store.clone()), &[&traefik]);
     eventually("the state", Duration::from_secs(5), || async { is_projected(&store).await }).await;

@@ -215,3 +215,22 @@ async fn a_pointsman_that_was_paused_withdraws_nobody_by_what_it_knew() {
     world.system.leads_to("/user/a", 50).await.expect("everywhere");
     assert_eq!(count(&pointsman, "is behind the others"), 0);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn routers_that_do_not_work_are_told_of() {
+    let world = World::start(1).await;
+    let mut etcd = world.system.etcd.client().await;
+    for (field, value) in [("rule", "PathPrefix(`/user/x`)"), ("service", "nobody"), ("entryPoints", "web")] {
+        etcd.put(format!("traefik/http/routers/broken/{field}"), value, None).await.expect("a key");
+    }
+    let metrics = free_port().to_string();
+    let pointsman = world.pointsman(&["--metrics-ip", "127.0.0.1", "--metrics-port", &metrics]).await;
+    let url = world.url(0);
+    let series = format!("pointsman_traefik_router_errors{{traefik=\"{url}\"}} 1.0");
+    eventually("the number of broken routers", Duration::from_secs(10), || async {
+        let page = http_get(&format!("http://127.0.0.1:{metrics}/metrics")).await?.1;
+        if page.contains(&series) { Ok(()) } else { Err(page) }
+    })
+    .await;
+    assert_eq!(count(&pointsman, &format!("{url}/api/http/routers names them")), 1);
+}

@@ -44,6 +44,7 @@ mod forward;
 mod laggards;
 mod laggards_fleet;
 mod last_known_good;
+mod other_hands;
 mod store_auth;
 mod store_contract;
 mod store_embedded;

@@ -8,15 +8,13 @@ use crate::state::{Page, State, Traefik};
 use crate::tree::{Edit, Mark};
 use crate::{Broken, Protocol};
 
-/// The "sometimes" properties.
-pub(crate) fn all() -> Vec<Property<Protocol>> {
-    [calls_and_trees(), going_back(), laggards(), fallback(), layouts_and_foreign_hands()]
-        .into_iter()
-        .flatten()
-        .collect()
+/// None, for a variant that is to fail.
+pub(crate) fn nothing() -> Vec<Property<Protocol>> {
+    Vec::new()
 }
 
-fn calls_and_trees() -> Vec<Property<Protocol>> {
+/// The "sometimes" properties of each group of worlds.
+pub(crate) fn calls_and_trees() -> Vec<Property<Protocol>> {
     vec![
         Property::sometimes("the fast path is taken", |p, s| {
             can(p, s, |a| matches!(a, Action::Commit { fast: Some(_), fate: Fate::Answered, .. }))
@@ -92,7 +90,7 @@ fn calls_and_trees() -> Vec<Property<Protocol>> {
     ]
 }
 
-fn going_back() -> Vec<Property<Protocol>> {
+pub(crate) fn going_back() -> Vec<Property<Protocol>> {
     vec![
         Property::sometimes("a call is answered in the old epoch of a store that went back", |_, s: &State| {
             answered_since(s) && s.now().head.epoch == s.back.to.epoch
@@ -127,7 +125,7 @@ fn going_back() -> Vec<Property<Protocol>> {
     ]
 }
 
-fn laggards() -> Vec<Property<Protocol>> {
+pub(crate) fn laggards() -> Vec<Property<Protocol>> {
     vec![
         Property::sometimes("a call is answered without a Traefik", |_, s: &State| {
             s.traefiks.iter().any(|t| lags(s, t))
@@ -142,6 +140,10 @@ fn laggards() -> Vec<Property<Protocol>> {
             let behind = |i: usize| s.told(&s.traefiks[i]).n < s.tree_now().mark.n;
             s.lag.floor.n > 0 && can(p, s, |a| matches!(a, Action::Readmit { traefik } if behind(*traefik)))
         }),
+        Property::sometimes("a Traefik comes back old, as those that had more are gone", |_, s: &State| {
+            let old = |t: &Traefik| t.ready && t.page == Page::Tree && s.told(t).n < s.lag.floor.n;
+            s.lag.proceeds && s.lag.restarted && s.traefiks.iter().any(old)
+        }),
         Property::sometimes("the one that was withdrawn is ahead of the others", |_, s: &State| {
             let most = s.traefiks.iter().filter(|t| t.ready).map(|t| s.told(t).n).max();
             s.traefiks.iter().any(|t| !t.ready && Some(s.told(t).n) > most)
@@ -149,7 +151,7 @@ fn laggards() -> Vec<Property<Protocol>> {
     ]
 }
 
-fn fallback() -> Vec<Property<Protocol>> {
+pub(crate) fn fallback() -> Vec<Property<Protocol>> {
     vec![
         Property::sometimes("a call is answered by a Traefik on the fallback", |p, s: &State| {
             !marks(s).is_empty() && can(p, s, |a| matches!(a, Action::Answer { .. }))
@@ -171,7 +173,7 @@ fn fallback() -> Vec<Property<Protocol>> {
     ]
 }
 
-fn layouts_and_foreign_hands() -> Vec<Property<Protocol>> {
+pub(crate) fn layouts() -> Vec<Property<Protocol>> {
     vec![
         Property::sometimes("the newer layout takes the tree over", |p, s: &State| {
             s.tree_now().layout == 1 && can(p, s, |a| matches!(a, Action::Project { layout: 2, .. }))
@@ -190,6 +192,11 @@ fn layouts_and_foreign_hands() -> Vec<Property<Protocol>> {
         Property::sometimes("the tree is adopted once more when nobody else is left", |_, s: &State| {
             s.upgrade.handovers == 4
         }),
+    ]
+}
+
+pub(crate) fn foreign_hands() -> Vec<Property<Protocol>> {
+    vec![
         Property::sometimes("a commit goes past a foreign change that it hasn't heard of", |p, s| {
             can(p, s, |a| matches!(a, Action::Commit { fast: Some(Keys { blind: true, .. }), .. }))
         }),

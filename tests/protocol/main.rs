@@ -36,7 +36,7 @@ pub(crate) use broken::Broken;
 use model::{Action, EXPLAINED, MARKER_RISES, MARKER_TRUE, NO_FIGHT, PROGRESS, ROUTED, SOMEBODY_SERVES, TREE_RIGHT};
 use rstest::rstest;
 use state::State;
-use stateright::{Checker, HasDiscoveries, Model, Path};
+use stateright::{Checker, HasDiscoveries, Model, Path, Property};
 use world::{ADD, ADD_LAB, CHANGE, DELETE, GET, ONE_WAY, THERE_AND_BACK, World, world};
 
 /// One protocol, and the worlds to check it in.
@@ -44,13 +44,24 @@ use world::{ADD, ADD_LAB, CHANGE, DELETE, GET, ONE_WAY, THERE_AND_BACK, World, w
 pub(crate) struct Protocol {
     broken: Broken,
     worlds: Vec<World>,
+    /// What must be seen to happen.
+    sights: fn() -> Vec<Property<Protocol>>,
     longest_history: usize,
 }
 
-#[test]
-fn the_protocol_holds() {
-    let worlds = world::all();
-    let checker = Protocol { broken: Broken::Nothing, worlds, longest_history: 4 }
+#[rstest]
+#[case::calls_and_trees(world::calls_and_trees(), coverage::calls_and_trees, 150_000)]
+#[case::going_back(world::going_back(), coverage::going_back, 150_000)]
+#[case::laggards(world::laggards(), coverage::laggards, 1_000)]
+#[case::fallback(world::fallback(), coverage::fallback, 1_000)]
+#[case::layouts(world::layouts(), coverage::layouts, 1_000)]
+#[case::foreign_hands(world::foreign_hands(), coverage::foreign_hands, 1_000)]
+fn the_protocol_holds(
+    #[case] worlds: Vec<World>,
+    #[case] sights: fn() -> Vec<Property<Protocol>>,
+    #[case] states_min: usize,
+) {
+    let checker = Protocol { broken: Broken::Nothing, worlds, sights, longest_history: 4 }
         .checker()
         .finish_when(HasDiscoveries::AnyFailures)
         .spawn_bfs()
@@ -62,7 +73,7 @@ fn the_protocol_holds() {
     }
     // What should happen sometimes must have happened; and a space this small would not be the one meant here.
     checker.assert_properties();
-    assert!(states > 400_000, "only {states} states were looked at");
+    assert!(states > states_min, "only {states} states were looked at");
 }
 
 #[rstest]
@@ -110,7 +121,7 @@ fn the_protocol_holds() {
 #[case::adopts_always(Broken::AdoptsAlways, NO_FIGHT, world([ADD], 1, [0, 0, 0]).upgraded(THERE_AND_BACK))]
 #[case::foreign_keys_stay(Broken::ForeignKeysStay, PROGRESS, world([ADD], 1, [0, 0, 0]).tampered())]
 fn a_missing_guard_is_found_out(#[case] broken: Broken, #[case] invariant: &'static str, #[case] world: World) {
-    let protocol = Protocol { broken, worlds: vec![world], longest_history: 12 };
+    let protocol = Protocol { broken, worlds: vec![world], sights: coverage::nothing, longest_history: 12 };
     // Step by step deeper, so that the counterexample is a shortest one.
     let found = (1..=14).find_map(|depth| {
         let checker = protocol

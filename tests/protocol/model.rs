@@ -2,9 +2,9 @@
 
 use stateright::{Model, Property};
 
+use crate::Protocol;
 use crate::state::{Page, State, Traefik};
 use crate::tree::{Edit, Mark};
-use crate::{Broken, Protocol};
 
 /// After an answer every Traefik that users get to serves what was answered, or something later.
 pub(crate) const ROUTED: &str = "I1 what was answered is routed on every Traefik";
@@ -187,9 +187,7 @@ impl Model for Protocol {
             }),
             Property::always(NO_FIGHT, |_, state: &State| state.upgrade.handovers <= state.upgrade.stage),
         ];
-        if self.broken == Broken::Nothing {
-            all.extend(crate::coverage::all());
-        }
+        all.extend((self.sights)());
         all
     }
 }

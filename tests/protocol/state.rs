@@ -177,6 +177,13 @@ impl State {
         let tree = &self.trees[traefik.shown];
         match traefik.page {
             _ if !traefik.ready => true,
+            // If all that had it are gone, it may be old, as long as nobody takes it for new.
+            _ if self.lag.proceeds
+                && self.lag.restarted
+                && !self.told(traefik).covers(Broken::Nothing, self.lag.floor) =>
+            {
+                true
+            }
             // What a foreign hand has done, nobody has promised; it has to be mended.
             Page::Tree if tree.foreign != [None; 2] => true,
             Page::Tree => self.shows_the_answered(tree.leaf),

@@ -48,6 +48,11 @@ impl Protocol {
         if floor.n == 0 || is_over {
             return true;
         }
+        // Old routes are better than none; and then it is waited for again.
+        let has_it = |other: &Traefik| other != traefik && state.told(other).covers(self.broken, floor);
+        if state.lag.restarted && !state.traefiks.iter().any(has_it) {
+            return true;
+        }
         let nearly = self.broken == Broken::BackBeforeCaughtUp && told.n + 1 >= floor.n;
         let caught_up = told.covers(self.broken, floor) && !state.shows_lost(self.broken, traefik);
         caught_up || nearly

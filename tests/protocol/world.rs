@@ -105,43 +105,61 @@ impl World {
     }
 }
 
-/// All of them.
-pub(crate) fn all() -> Vec<World> {
+/// One store that may be wiped: who wins, who is told what, and what comes late; projections of several steps, buckets.
+pub(crate) fn calls_and_trees() -> Vec<World> {
     vec![
-        // One route: who wins, who is told what, and what comes late.
         world([ADD, CHANGE, DELETE], 2, [1, 1, 0]),
         world([ADD, DELETE, ADD], 2, [2, 0, 0]),
         world([ADD, DELETE, DELETE], 2, [1, 1, 0]),
         world([ADD, CHANGE, GET], 2, [1, 0, 0]),
         world([ADD, DELETE, GET], 2, [1, 0, 0]),
-        // Two routes, one below the other: projections of several steps, buckets.
+        // Two routes, one below the other.
         world([ADD, ADD_LAB, CHANGE], 2, [0, 0, 0]),
         world([ADD, ADD_LAB, DELETE_LAB], 2, [0, 1, 0]),
         world([ADD, ADD_LAB, DELETE], 1, [1, 0, 0]),
         // The store loses everything.
         world([ADD, DELETE, CHANGE], 2, [1, 0, 1]),
         world([ADD, ADD_LAB, ADD], 2, [0, 0, 1]),
-        // The store goes back.
+    ]
+}
+
+pub(crate) fn going_back() -> Vec<World> {
+    vec![
         world([ADD, CHANGE, DELETE], 2, [0, 0, 0]).going_back(),
         world([ADD, DELETE, ADD], 1, [1, 0, 0]).going_back(),
         world([ADD, CHANGE, GET], 1, [0, 0, 0]).going_back(),
         world([ADD, ADD_LAB, DELETE], 1, [0, 0, 0]).going_back(),
         world([ADD, DELETE, CHANGE], 1, [0, 0, 1]).going_back(),
-        // Laggards.
+    ]
+}
+
+pub(crate) fn laggards() -> Vec<World> {
+    vec![
         world([ADD, CHANGE, DELETE], 2, [0, 0, 0]).proceeding(),
         world([ADD, CHANGE], 3, [0, 0, 0]).proceeding(),
         world([ADD, CHANGE], 2, [0, 0, 1]).proceeding(),
-        world([ADD, CHANGE], 2, [0, 0, 0]).proceeding().going_back(),
-        world([ADD, CHANGE], 2, [0, 0, 0]).proceeding().restarting(),
-        // The fallback.
+        world([ADD, CHANGE, DELETE], 2, [0, 0, 0]).proceeding().going_back(),
+        world([ADD, CHANGE, DELETE], 2, [0, 0, 0]).proceeding().restarting(),
+        world([ADD, ADD_LAB], 2, [0, 1, 0]).proceeding(),
+    ]
+}
+
+pub(crate) fn fallback() -> Vec<World> {
+    vec![
         world([ADD, CHANGE, DELETE], 1, [0, 1, 0]).restarting(),
         world([ADD, DELETE], 2, [0, 0, 0]).restarting(),
-        world([ADD, ADD_LAB], 2, [0, 0, 0]).restarting(),
-        // Two layouts.
-        world([ADD, DELETE], 1, [0, 0, 0]).upgraded(THERE_AND_BACK),
+        world([ADD, ADD_LAB], 2, [0, 1, 0]).restarting(),
+    ]
+}
+
+pub(crate) fn layouts() -> Vec<World> {
+    vec![
+        world([ADD, DELETE], 2, [1, 0, 0]).upgraded(THERE_AND_BACK),
         world([ADD, ADD_LAB], 1, [0, 0, 0]).upgraded(THERE_AND_BACK),
         world([ADD, CHANGE, DELETE], 1, [0, 0, 0]).upgraded(HALF_WAY),
-        // A foreign hand.
-        world([ADD, ADD_LAB, DELETE], 1, [0, 0, 0]).tampered(),
     ]
+}
+
+pub(crate) fn foreign_hands() -> Vec<World> {
+    vec![world([ADD, ADD_LAB, DELETE], 1, [0, 0, 0]).tampered()]
 }

@@ -87,6 +87,8 @@ impl Fleet {
         match (before, after) {
             (Status::Serving(_), Status::Serving(_))
             | (Status::Fallback(_), Status::Fallback(_))
+            // The reason may change from one question to the next.
+            | (Status::Silent(_), Status::Silent(_))
             | (_, Status::Unknown) => {}
             (_, Status::Serving(marker)) => info!(traefik = %url, %marker, "The Traefik at {url} serves our routes"),
             (_, Status::Fallback(marker)) => warn!(
@@ -97,8 +99,6 @@ impl Fleet {
             (_, Status::Empty) if self.access.key.is_some() => debug!(traefik = %url, "Our Traefik waits for routes"),
             (_, Status::Empty) => warn!(traefik = %url, "The Traefik at {url} is up and has none of our routes"),
             (_, Status::Down) => warn!(traefik = %url, "The Traefik at {url} is down: nobody listens there"),
-            // The reason may change from one question to the next.
-            (Status::Silent(_), Status::Silent(_)) => {}
             (_, Status::Silent(reason)) => {
                 warn!(traefik = %url, reason, "The Traefik at {url} does not answer: {reason}");
             }
