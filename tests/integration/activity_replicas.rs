@@ -203,6 +203,8 @@ fn begin(store: SharedStore, traefik: Url, times: Times) -> (Arc<ControlPlane>, 
         own_root_key: false,
         deliver: false,
         snapshots: None,
+        installation: None,
+        layout: pointsman::traefik::marker::LAYOUT,
     };
     let clock = Arc::new(SystemClock);
     let control = ControlPlane::start(&lifecycle, &readiness, clock.clone(), store.clone(), fleet.clone(), settings);
