@@ -9,19 +9,22 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use aws_lc_rs::digest;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::SharedClock;
 use crate::lifecycle::{Lifecycle, Readiness};
+use crate::route::installation::Installation;
 use crate::route::record::{Head, RecordKeys};
-use crate::route::{Route, RouteData, RouteSpec, RouteTable, Target};
-use crate::snapshot;
+use crate::route::{Route, RouteData, RouteSpec, RouteTable, Target, chain};
+use crate::snapshot::{self, Snapshot};
 use crate::store::SharedStore;
 use crate::traefik::bucket::Sizes;
 use crate::traefik::fixed;
 use crate::traefik::fleet::Fleet;
+use crate::traefik::marker::{Marker, TAGGED_LAYOUT};
 
 use counts::Counting;
 pub use counts::Counts;
@@ -31,7 +34,9 @@ pub use keeper::Kept;
 use keeper::{Keeper, Log};
 use known::Known;
 pub use known::{History, LastKnown};
-use mirror::Mirror;
+use mirror::{Mirror, View};
+use past::{Past, Verdict};
+use pulse::Pulse;
 use writer::{Change, Command, Writer};
 
 pub mod bulk;
@@ -45,7 +50,11 @@ mod hands;
 mod keeper;
 mod known;
 mod mirror;
+mod past;
 mod projection;
+mod pulse;
+mod restore;
+mod stillness;
 mod writer;
 
 /// How long a verb may take in all. Hubs of version 4 and 5 hang up after 10 s.
@@ -53,6 +62,9 @@ pub const CALL_TIMEOUT: Duration = Duration::from_millis(7500);
 
 /// How long a store that can't be reached is tried before the caller hears of it.
 const STORE_PATIENCE: Duration = Duration::from_millis(1800);
+
+/// What callers are told while it isn't known what the store holds.
+const DOUBTED: &str = "the store went back in time or was replaced, and is read anew";
 
 /// Commands that may wait for the writer; more are refused at once.
 const QUEUE_MAX: usize = 4096;
@@ -114,6 +126,40 @@ pub struct Settings {
     pub deliver: bool,
     /// Where the routes are kept for times without a store.
     pub snapshots: Option<snapshot::Folder>,
+    /// The name of this installation, if it has one.
+    pub installation: Option<String>,
+    /// The version of the layout of Traefik's tree that is written: [`LAYOUT`](crate::traefik::marker::LAYOUT), but for who tries what an older release does.
+    pub layout: u32,
+}
+
+impl Settings {
+    /// A digest of everything that must be the same for all who write Traefik's tree, eight characters.
+    ///
+    /// # Panics
+    ///
+    /// Never: a SHA-256 hash has 32 bytes.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        let shape = self.tree.digest();
+        if self.layout < TAGGED_LAYOUT {
+            return shape;
+        }
+        let text = format!("{:?}", (shape, self.records.prefix(), &self.installation));
+        let hash = digest::digest(&digest::SHA256, text.as_bytes());
+        format!("{:08x}", u32::from_be_bytes(hash.as_ref()[..4].try_into().expect("a SHA-256 hash has 32 bytes")))
+    }
+
+    /// A marker of ours; up to layout 1 the tag is left out.
+    fn marker(&self, epoch: &str, n: u64, tag: String) -> Marker {
+        let tag = if self.layout < TAGGED_LAYOUT { String::new() } else { tag };
+        Marker { layout: self.layout, digest: self.digest(), tag, epoch: epoch.to_owned(), n }
+    }
+
+    /// Whose records we use; nobody asks up to layout 1.
+    fn owner(&self) -> Option<Installation> {
+        let root_key = self.tree.root_key.clone();
+        (self.layout >= TAGGED_LAYOUT).then(|| Installation { name: self.installation.clone(), root_key })
+    }
 }
 
 /// Adds, removes, reads and lists routes. Any replica may be asked; repeating a call does no harm.
@@ -144,15 +190,30 @@ impl ControlPlane {
         let settings = Arc::new(settings);
         let counts = Arc::new(Counts::default());
         let store: SharedStore = Arc::new(Counting::new(store, counts.clone()));
-        let mirror = Arc::new(Mirror::new(settings.clone(), readiness.clone()));
+        let (found, past) = find_snapshot(&settings);
+        let before = found.as_ref().map(|found| found.table.clone());
+        let mirror = Arc::new(Mirror::new(settings.clone(), readiness.clone(), past, before));
+        let told = mirror.clone();
+        fleet.believe(Box::new(move |status| told.read().has_told(status)));
         let (commands, queue) = mpsc::channel(QUEUE_MAX);
         if settings.deliver {
             let delivery = Delivery::new(mirror.clone(), fleet.clone(), readiness.clone(), settings.clone());
             let stopping = lifecycle.stopping();
             lifecycle.spawn("delivery", async move { delivery.run(stopping).await });
         }
-        let (known, snapshots) = start_snapshots(lifecycle, &settings, &mirror, &clock);
+        let (known, snapshots) = start_snapshots(lifecycle, &settings, found, &mirror, &clock);
         mirror::start(&mirror, lifecycle, &store);
+        let pulse = Pulse::new(
+            store.clone(),
+            mirror.clone(),
+            fleet.clone(),
+            settings.clone(),
+            readiness.clone(),
+            counts.clone(),
+        );
+        stillness::start(lifecycle, readiness, &counts, &mirror);
+        let stopping = lifecycle.stopping();
+        lifecycle.spawn("pulse", async move { pulse.run(stopping).await });
         lifecycle.spawn("epoch", tell_epoch(mirror.clone(), fleet.clone(), lifecycle.stopping()));
         let fallback = Arc::new(Fallback::new(known.clone(), fleet.clone(), settings.clone()));
         let writer = Writer::new(
@@ -223,7 +284,7 @@ impl ControlPlane {
         let done = timeout_at(deadline, answered).await.map_err(|_| late())?.map_err(|_| late())??;
         let (epoch, n) = &done.covered_by;
         let begun = Instant::now();
-        let covered = self.fleet.covered(epoch, *n, deadline).await;
+        let covered = self.served(epoch, *n, deadline).await;
         self.counts.traefik_waits.observe(begun.elapsed());
         covered.map_err(|who| ControlError::NotRouted(self.with_suspects(who)))?;
         Ok(done.existed)
@@ -252,23 +313,46 @@ impl ControlPlane {
         }
     }
 
+    /// Waits until every live Traefik serves the record change `n` of `epoch`, and Traefik's tree in the store holds it: a
+    /// Traefik may have it from a tree that the store has lost since, and will lose it, too.
+    async fn served(&self, epoch: &str, n: u64, deadline: Instant) -> Result<(), String> {
+        let is_over = |view: &View| view.head.as_ref().is_some_and(|head| head.epoch != epoch);
+        let is_held = |view: &View| view.tree.marker.as_ref().is_some_and(|marker| marker.covers(epoch, n));
+        let held = self.mirror.wait(deadline, |view| is_held(view) || is_over(view)).await;
+        held.map_err(|()| "Traefik's keys in the store don't have it yet".to_owned())?;
+        let over = async {
+            if self.mirror.wait(deadline, is_over).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = over => Err(DOUBTED.to_owned()),
+            covered = self.fleet.covered(epoch, n, deadline) => covered,
+        }
+    }
+
     /// Waits until the mirror holds what the store holds now.
     async fn catch_up(&self) -> Result<(), ControlError> {
         let deadline = Instant::now() + STORE_PATIENCE;
         let unavailable = |e: &dyn std::fmt::Display| ControlError::Unavailable(e.to_string());
+        // What is known before the read began: a store that says less now went back, and our mirror is no answer.
+        let past = self.mirror.read().past.clone();
         let read = timeout_at(deadline, self.store.get(&self.settings.records.head()))
             .await
             .map_err(|e| unavailable(&e))?
             .map_err(|e| unavailable(&e))?;
         let now = read.entry.map(|entry| Head::parse(&entry.value)).transpose().map_err(|e| unavailable(&e))?;
-        // Revisions begin again after a wipe or a restore; the head tells such a history from the one before.
-        let has_heard = |view: &mirror::View| match (&now, &view.head) {
+        if past.judge(now.as_ref(), read.revision, &[]) != Verdict::Onward {
+            self.mirror.doubt();
+        }
+        let has_heard = |view: &View| match (&now, &view.head) {
             (None, head) => head.is_none(),
             (Some(now), Some(head)) => head.epoch == now.epoch && head.n >= now.n,
             (Some(_), None) => false,
         };
         self.mirror
-            .wait(deadline, |view| view.records_loaded && has_heard(view))
+            .wait(deadline, |view| view.records_loaded && !view.doubted && has_heard(view))
             .await
             .map_err(|()| ControlError::Unavailable("this replica has not caught up with the store".to_owned()))
     }
@@ -312,17 +396,25 @@ pub struct Others {
     pub flaps: u64,
 }
 
-/// Finds the snapshot of a former life, and goes on keeping one.
+/// The snapshot of a former life, and what it knew of the store.
+fn find_snapshot(settings: &Settings) -> (Option<Snapshot>, Past) {
+    let found = settings.snapshots.as_ref().and_then(snapshot::Folder::load);
+    let past = |found: &Snapshot| Past::of(found.head.clone(), found.highest_revision.max(found.revision));
+    let past = found.as_ref().map(past).unwrap_or_default();
+    (found, past)
+}
+
+/// Goes on keeping a snapshot.
 fn start_snapshots(
     lifecycle: &Lifecycle,
     settings: &Settings,
+    found: Option<Snapshot>,
     mirror: &Arc<Mirror>,
     clock: &SharedClock,
 ) -> (Arc<Known>, Option<Arc<Log>>) {
     let Some(folder) = settings.snapshots.clone() else {
         return (Arc::new(Known::new(mirror.clone(), None, clock.clone())), None);
     };
-    let found = folder.load();
     let log = Arc::new(Log::default());
     let keeper = Keeper::new(folder, found.as_ref(), mirror.clone(), clock.clone(), log.clone());
     let stopping = lifecycle.stopping();
@@ -361,7 +453,7 @@ fn random<const N: usize>() -> [u8; N] {
 /// The head that a transaction of ours makes.
 fn next_head(head: Option<&Head>) -> Head {
     match head {
-        Some(head) => Head { epoch: head.epoch.clone(), n: head.n + 1, nonce: random_id() },
-        None => Head { epoch: random_id(), n: 1, nonce: random_id() },
+        Some(head) => Head { epoch: head.epoch.clone(), n: head.n + 1, nonce: chain::link(&random_id(), &head.nonce) },
+        None => Head { epoch: random_id(), n: 1, nonce: chain::link(&random_id(), "") },
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! Plain values and functions: knows nothing about stores, Traefik, HTTP or time.
 
+pub mod chain;
+pub mod installation;
 pub mod record;
 pub mod spec;
 pub mod table;

@@ -51,6 +51,23 @@ pub struct Guard {
     pub key: String,
     /// Its last change must be exactly this revision; 0 means that the key must be absent.
     pub mod_revision: Revision,
+    /// It must hold this value, too. A store that was restored from a backup counts the same revisions once more: then only
+    /// the value tells what was there before from what is there now.
+    pub value: Option<Vec<u8>>,
+}
+
+impl Guard {
+    /// The key was last changed at this revision; 0: it is absent.
+    #[must_use]
+    pub fn at(key: impl Into<String>, mod_revision: Revision) -> Self {
+        Self { key: key.into(), mod_revision, value: None }
+    }
+
+    /// The key was last changed at this revision, to this value; 0: it is absent.
+    #[must_use]
+    pub fn holds(key: impl Into<String>, mod_revision: Revision, value: &[u8]) -> Self {
+        Self { value: (mod_revision != 0).then(|| value.to_vec()), ..Self::at(key, mod_revision) }
+    }
 }
 
 /// One change in a transaction.

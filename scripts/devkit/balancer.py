@@ -145,7 +145,7 @@ class Balancer:
     # Connections
 
     def _order(self):
-        """All servers, in the order to try them: those that are well in turn, the others only if none of these takes it."""
+        """All servers in the order to try them: those that are well by turns, the others only if none of these will."""
         backends = list(self.backends.values())
         first = next(self.turn) % len(backends)
         turned = backends[first:] + backends[:first]

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import signal
 import urllib.request
 from pathlib import Path
@@ -28,9 +27,7 @@ class Cluster(Stack):
         self.etcd_ports = [(free_port(), free_port()) for _ in range(etcds)]
         self.replica_ports = [(free_port(), free_port()) for _ in range(pointsmen)]
         apis, pages = zip(*self.replica_ports)
-        self.users = Balancer(
-            public_port or free_port(), self._named("traefik", self.public_ports), "/_chp_healthz"
-        )
+        self.users = Balancer(public_port or free_port(), self._named("traefik", self.public_ports), "/_chp_healthz")
         self.api = Balancer(self.api_port, self._named("pointsman", apis), "/readyz")
         self.pages = Balancer(self.pages_port, self._named("pointsman", pages), "/_chp_healthz")
         clients = [client for client, _ in self.etcd_ports]

@@ -1,4 +1,4 @@
-"""A steady probe: requests as a user sends them and changes as a hub makes them, all day long, and every failure counted."""
+"""A steady probe: requests as a user sends them, changes as a hub makes them, and every failure counted."""
 
 import contextlib
 import http.client

@@ -197,6 +197,16 @@ impl Sources {
             ([("outcome", "failed")], self.control.failures()),
         ];
         to.counters("pointsman_store_commits_total", "Transactions, by what became of them.", outcomes)?;
+        let help = "How often the store was found restored from a backup, replaced or wiped.";
+        to.counter("pointsman_store_went_back_total", help, self.control.went_back())?;
+        let help = "How often the store was read anew because a watch had gone silent.";
+        to.counter("pointsman_store_relists_total", help, self.control.relists())?;
+        let help = "Revisions that the store was moved on by, for Traefiks that wait for one from before a restore.";
+        to.counter("pointsman_store_pushes_total", help, self.control.pushes())?;
+        to.counter("pointsman_stood_still_total", "How often this process stood still.", self.control.stood_still())?;
+        if let Some(age) = self.control.read_age() {
+            to.gauge("pointsman_store_read_age_seconds", "Time since the store was last read.", age.as_secs_f64())?;
+        }
         let help = "How long changes waited until every live Traefik served them.";
         to.histogram("pointsman_traefik_wait_seconds", help, &self.control.traefik_waits.read())
     }

@@ -28,6 +28,7 @@ use crate::traefik::bucket::Sizes;
 use crate::traefik::dynamic_file::{self, DynamicFile, ServersTransport};
 use crate::traefik::fleet::{Fleet, Laggards, Source};
 use crate::traefik::folder::Pair;
+use crate::traefik::marker::LAYOUT;
 use crate::traefik::rule::Space;
 use crate::traefik::{fixed, static_config};
 
@@ -71,6 +72,8 @@ pub(super) fn control_settings(config: &Config, tree: fixed::Settings) -> contro
             };
             snapshot::Folder::new(etcd.snapshot_folder.clone(), owner)
         }),
+        installation: config.etcd().and_then(|etcd| etcd.installation.clone()),
+        layout: LAYOUT,
     }
 }
 

@@ -14,7 +14,7 @@ use super::next_head;
 use crate::clock::Clock;
 use crate::route::record::{self, Head, RecordKeys};
 use crate::route::{Route, RouteData, RouteSpec, RouteTable, Target};
-use crate::store::{Commit, Revision, Store, StoreError, Txn};
+use crate::store::{Commit, Guard, Revision, Store, StoreError, Txn};
 
 /// How long the store may give no answer, or others win every time, before we give up.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -204,6 +204,8 @@ fn next_step(records: &Records, keys: &RecordKeys, clock: &dyn Clock, wishes: &[
     }
     let mut txn = Txn::default();
     let ops = changes.iter().map(|(spec, route)| (spec, route.as_ref()));
-    commit::add_records(&mut txn, keys, ops, &head, records.head_revision);
+    let old = records.head.as_ref().map(Head::to_string).unwrap_or_default();
+    let seen = Guard::holds(keys.head(), records.head_revision, old.as_bytes());
+    commit::add_records(&mut txn, keys, ops, &head, seen);
     Step { txn, head, changes, wishes: taken }
 }

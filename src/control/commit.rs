@@ -10,7 +10,7 @@ use super::mirror::{Mirror, View};
 use super::{STORE_PATIENCE, Settings};
 use crate::route::record::{self, Head, RecordKeys};
 use crate::route::{Route, RouteSpec};
-use crate::store::{Commit, Guard, Op, Revision, SharedStore, StoreError, Txn};
+use crate::store::{Commit, Guard, KeyValue, Op, Revision, SharedStore, StoreError, Txn};
 use crate::traefik::fixed::{MARKER_KEY, MARKER_REQUEST_KEY};
 use crate::traefik::marker::Marker;
 use crate::traefik::plan::Edit;
@@ -25,15 +25,34 @@ const RECORD_OVERHEAD_BYTES: usize = 256;
 /// A record change: the route's new state, or `None` for its removal.
 pub(super) type RecordChange<'a> = (&'a RouteSpec, Option<&'a Arc<Route>>);
 
+/// The two keys that every transaction compares, as they were when it was planned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Seen {
+    pub(super) head: Guard,
+    pub(super) marker: Guard,
+}
+
+impl Seen {
+    pub(super) fn of(view: &View, settings: &Settings) -> Self {
+        let head = Guard::holds(settings.records.head(), view.head_revision, &view.head_value);
+        Self { head, marker: marker_guard(settings, view.tree.marker_revision, &view.tree.marker_value) }
+    }
+}
+
+/// The marker is as it was at this revision.
+pub(super) fn marker_guard(settings: &Settings, revision: Revision, value: &str) -> Guard {
+    Guard::holds(format!("{}{MARKER_KEY}", settings.tree.prefix()), revision, value.as_bytes())
+}
+
 /// Adds record changes and the head that counts them.
 pub(super) fn add_records<'a>(
     txn: &mut Txn,
     keys: &RecordKeys,
     changes: impl Iterator<Item = RecordChange<'a>>,
     head: &Head,
-    head_revision: Revision,
+    seen: Guard,
 ) {
-    txn.guards.push(Guard { key: keys.head(), mod_revision: head_revision });
+    txn.guards.push(seen);
     for (spec, route) in changes {
         let key = keys.route(spec);
         txn.ops.push(match route {
@@ -45,16 +64,10 @@ pub(super) fn add_records<'a>(
 }
 
 /// Adds changes of Traefik's tree and the marker that says what it then covers.
-pub(super) fn add_edits(
-    txn: &mut Txn,
-    settings: &Settings,
-    edits: Vec<Edit>,
-    marker: &Marker,
-    marker_revision: Revision,
-) {
+pub(super) fn add_edits(txn: &mut Txn, settings: &Settings, edits: Vec<Edit>, marker: &Marker, seen: Guard) {
     let prefix = settings.tree.prefix();
     let full = |key: &str| format!("{prefix}{key}");
-    txn.guards.push(Guard { key: full(MARKER_KEY), mod_revision: marker_revision });
+    txn.guards.push(seen);
     txn.ops.extend(edits.into_iter().map(|edit| match edit {
         Edit::Put { key, value } => Op::Put { key: full(&key), value: value.into_bytes() },
         Edit::Delete { key } => Op::Delete { key: full(&key) },
@@ -82,7 +95,7 @@ pub(super) async fn commit_records(
     head: &Head,
 ) -> Result<Commit, StoreError> {
     let give_up = Instant::now() + STORE_PATIENCE;
-    let head_revision = txn.guards.iter().find(|guard| guard.key == head_key).map_or(0, |guard| guard.mod_revision);
+    let seen = txn.guards.iter().find(|guard| guard.key == head_key).cloned();
     let mut wait = Duration::from_millis(20);
     let mut lost = false;
     loop {
@@ -107,7 +120,7 @@ pub(super) async fn commit_records(
                 Ok(Err(_)) => {}
                 Ok(Ok(read)) => {
                     let found = read.entry.as_ref();
-                    if found.map_or(0, |entry| entry.mod_revision) == head_revision {
+                    if seen.as_ref().is_some_and(|seen| holds(seen, found)) {
                         break; // Not happened, or not yet: only one of the two can win.
                     }
                     return match found {
@@ -122,6 +135,14 @@ pub(super) async fn commit_records(
     }
 }
 
+/// Whether a key is as it was seen.
+pub(super) fn holds(seen: &Guard, now: Option<&KeyValue>) -> bool {
+    match now {
+        Some(now) => now.mod_revision == seen.mod_revision && seen.value.as_ref() == Some(&now.value),
+        None => seen.mod_revision == 0,
+    }
+}
+
 /// The head has moved on. Was that us? The mirror has heard of every head since, apart from those that a relist swallowed:
 /// then it can't be known, and the caller has to ask again.
 async fn settle(mirror: &Mirror, head: &Head, revision: Revision, give_up: Instant) -> Result<Commit, StoreError> {
@@ -133,4 +154,24 @@ async fn settle(mirror: &Mirror, head: &Head, revision: Revision, give_up: Insta
         Some(_) => Ok(Commit::Conflict(revision)),
         None => Err(StoreError::Unavailable("what became of a commit can't be known".to_owned())),
     }
+}
+
+/// Writes whose records these are, if nobody has. An error says why they must not be used, or that it isn't known.
+pub(super) async fn claim(
+    store: &SharedStore,
+    mirror: &Mirror,
+    settings: &Settings,
+    deadline: Instant,
+) -> Result<(), String> {
+    let Some(owner) = settings.owner() else { return Ok(()) };
+    let is_known = |view: &View| view.quarrel.is_some() || view.installation.is_some();
+    if !is_known(&mirror.read()) {
+        let key = settings.records.installation();
+        let txn = Txn { guards: vec![Guard::at(&key, 0)], ops: vec![Op::Put { key, value: owner.encode() }] };
+        let done = timeout_at(deadline, store.commit(txn)).await;
+        done.map_err(|_| "the store took too long".to_owned())?.map_err(|error| error.to_string())?;
+        let heard = mirror.wait(deadline, is_known).await;
+        heard.map_err(|()| "this replica has not caught up with the store".to_owned())?;
+    }
+    mirror.read().quarrel.clone().map_or(Ok(()), Err)
 }

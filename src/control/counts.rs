@@ -1,9 +1,11 @@
 //! What the control plane counts about itself, for whoever watches it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::time::Instant;
 
 use crate::store::{Commit, Listing, Read, Revision, SharedStore, Store, StoreError, Txn, TxnLimits, Watch};
 use crate::telemetry::durations::Durations;
@@ -14,6 +16,11 @@ pub struct Counts {
     commits: AtomicU64,
     conflicts: AtomicU64,
     failures: AtomicU64,
+    pub(super) went_back: AtomicU64,
+    pub(super) relists: AtomicU64,
+    pub(super) pushes: AtomicU64,
+    pub(super) stood_still: AtomicU64,
+    read_at: Mutex<Option<Instant>>,
     /// How long callers waited until every live Traefik served their change.
     pub traefik_waits: Durations,
 }
@@ -29,6 +36,40 @@ impl Counts {
     #[must_use]
     pub fn conflicts(&self) -> u64 {
         self.conflicts.load(Ordering::Relaxed)
+    }
+
+    /// How often the store was found to have been restored from a backup, replaced, or wiped.
+    #[must_use]
+    pub fn went_back(&self) -> u64 {
+        self.went_back.load(Ordering::Relaxed)
+    }
+
+    /// How often the mirror was read anew because its watch had gone silent.
+    #[must_use]
+    pub fn relists(&self) -> u64 {
+        self.relists.load(Ordering::Relaxed)
+    }
+
+    /// By how many revisions the store was moved on for Traefiks that wait for one that it had before.
+    #[must_use]
+    pub fn pushes(&self) -> u64 {
+        self.pushes.load(Ordering::Relaxed)
+    }
+
+    /// How often this process stood still.
+    #[must_use]
+    pub fn stood_still(&self) -> u64 {
+        self.stood_still.load(Ordering::Relaxed)
+    }
+
+    /// How long ago the store was last read with success; `None`: never.
+    #[must_use]
+    pub fn read_age(&self) -> Option<Duration> {
+        self.read_at.lock().unwrap_or_else(PoisonError::into_inner).map(|at| at.elapsed())
+    }
+
+    pub(super) fn read_now(&self) {
+        *self.read_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
     /// Transactions that the store refused, or did not answer.

@@ -64,7 +64,7 @@ struct Peer {
 impl Delivery {
     pub(super) fn new(mirror: Arc<Mirror>, fleet: Arc<Fleet>, readiness: Readiness, settings: Arc<Settings>) -> Self {
         readiness.expect(DELIVERY, "Traefik has not been sent our routes yet");
-        Self { mirror, fleet, readiness, digest: settings.tree.digest(), settings, peers: BTreeMap::new() }
+        Self { mirror, fleet, readiness, digest: settings.digest(), settings, peers: BTreeMap::new() }
     }
 
     /// Delivers until the stop.

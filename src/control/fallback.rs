@@ -18,7 +18,6 @@ use crate::route::RouteTable;
 use crate::route::record::Head;
 use crate::traefik::fallback;
 use crate::traefik::fleet::{Fleet, Seen, Status};
-use crate::traefik::marker::{LAYOUT, Marker};
 
 /// How long a Traefik without our routes may take to load them from etcd: while we can follow etcd, and while we can't.
 const PATIENCE: (Duration, Duration) = (Duration::from_secs(3), Duration::from_millis(500));
@@ -107,7 +106,7 @@ impl Fallback {
         }
         let (settings, now) = (self.settings.clone(), head.clone());
         let made = tokio::task::spawn_blocking(move || {
-            let marker = Marker { layout: LAYOUT, digest: settings.tree.digest(), epoch: now.epoch, n: now.n };
+            let marker = settings.marker(&now.epoch, now.n, now.nonce);
             fallback::routes(&table, &settings.tree, settings.sizes, marker).to_string()
         });
         let document = Bytes::from(made.await.map_err(|error| error.to_string())?);
@@ -182,9 +181,10 @@ mod tests {
     use tokio::time::{Instant, advance};
 
     use super::*;
+    use crate::traefik::marker::{LAYOUT, Marker};
 
     fn marker(epoch: &str, n: u64) -> Marker {
-        Marker { layout: LAYOUT, digest: "d".to_owned(), epoch: epoch.to_owned(), n }
+        Marker { layout: LAYOUT, digest: "d".to_owned(), tag: String::new(), epoch: epoch.to_owned(), n }
     }
 
     fn fleet(statuses: &[Status]) -> BTreeMap<String, Seen> {

@@ -9,34 +9,24 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
-use super::commit::{self, MARKER_OPS};
+use super::commit::{self, MARKER_OPS, Seen};
 use super::mirror::{Mirror, View};
-use super::{STORE_PATIENCE, Settings, next_head, random};
+use super::{STORE_PATIENCE, Settings, next_head, random, random_id};
 use crate::lifecycle::Readiness;
-use crate::route::RouteTable;
 use crate::route::record::Head;
-use crate::store::{Commit, Guard, Revision, SharedStore, Txn};
-use crate::traefik::marker::{LAYOUT, Marker};
+use crate::route::{RouteTable, chain};
+use crate::store::{Commit, Guard, Op, Revision, SharedStore, Txn};
+use crate::traefik::marker::Marker;
 use crate::traefik::plan::{self, Edit, Limits, Step};
 
 /// How long another replica is given to bring the tree up to date after its own commit.
 const OTHERS_GRACE: Duration = Duration::from_millis(250);
 
+/// How much of a random text makes a tag.
+const TAG_DIGITS: usize = 8;
+
 /// Plans in a row before the tree is looked at afresh.
 const PLANS_MAX: usize = 64;
-
-/// The revisions of the two keys that every transaction compares.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Revisions {
-    pub(super) head: Revision,
-    pub(super) marker: Revision,
-}
-
-impl Revisions {
-    pub(super) fn of(view: &View) -> Self {
-        Self { head: view.head_revision, marker: view.tree.marker_revision }
-    }
-}
 
 /// Follows the records with Traefik's tree.
 pub(super) struct Projection {
@@ -49,7 +39,7 @@ pub(super) struct Projection {
 
 impl Projection {
     pub(super) fn new(store: SharedStore, mirror: Arc<Mirror>, settings: Arc<Settings>, readiness: Readiness) -> Self {
-        let digest = settings.tree.digest();
+        let digest = settings.digest();
         readiness.expect("layout", "who wrote Traefik's keys, with which settings, has not been seen yet");
         Self { store, mirror, settings, readiness, digest }
     }
@@ -64,8 +54,14 @@ impl Projection {
             }
             let head = Head { n: 0, ..next_head(None) };
             let mut txn = Txn::default();
-            commit::add_records(&mut txn, &self.settings.records, std::iter::empty(), &head, 0);
-            commit::add_edits(&mut txn, &self.settings, Vec::new(), &self.marker(&head.epoch, 0), 0);
+            let Seen { head: head_guard, marker } = Seen::of(&view, &self.settings);
+            commit::add_records(&mut txn, &self.settings.records, std::iter::empty(), &head, head_guard);
+            commit::add_edits(&mut txn, &self.settings, Vec::new(), &self.marker(&head.epoch, 0, ""), marker);
+            if let Some(owner) = self.settings.owner().filter(|_| view.installation.is_none()) {
+                let key = self.settings.records.installation();
+                txn.guards.push(Guard::at(&key, 0));
+                txn.ops.push(Op::Put { key, value: owner.encode() });
+            }
             txn
         };
         match self.store.commit(txn).await {
@@ -80,38 +76,50 @@ impl Projection {
         }
     }
 
+    /// Makes sure that the records are ours before anything is made of them.
+    pub(super) async fn claim(&self, deadline: Instant) -> Result<(), String> {
+        commit::claim(&self.store, &self.mirror, &self.settings, deadline).await
+    }
+
     /// Brings Traefik's tree to the records as they are now, step by step, until nothing is left to do.
     pub(super) async fn project(&self) {
         for _ in 0..PLANS_MAX {
-            let (steps, head, covered, mut head_guard, seen) = {
+            let (steps, head, covered, tag, seen) = {
                 let view = self.mirror.read();
-                let Some(head) = view.head.clone().filter(|_| self.may_project(&view)) else { return };
+                let is_claimed = self.settings.owner().is_none() || view.installation.is_some();
+                let may_project = self.may_project(&view) && is_claimed && !view.doubted;
+                let Some(head) = view.head.clone().filter(|_| may_project) else { return };
                 let now = view.tree.marker.as_ref().filter(|marker| marker.epoch == head.epoch);
                 if now.is_some_and(|marker| marker.n > head.n) {
                     return; // The tree is ahead of what we have heard of the records.
                 }
                 let covered = now.map_or(0, |marker| marker.n);
-                // A marker of another epoch doesn't tell which of the two is older: only the store's own head does.
-                let head_guard = now
-                    .is_none()
-                    .then(|| Guard { key: self.settings.records.head(), mod_revision: view.head_revision });
                 let steps = self.plan(&view, &view.table, (0, 0));
-                let is_ours = view.tree.marker.as_ref() == Some(&self.marker(&head.epoch, head.n));
+                let wanted = self.marker(&head.epoch, head.n, "");
+                let is_ours = view.tree.marker.as_ref().is_some_and(|marker| marker.says_the_same(&wanted));
                 if is_ours && steps.iter().all(|step| step.edits.is_empty()) {
                     let revision = view.tree_revision;
                     drop(view);
                     self.mirror.trust_tree(revision);
                     return;
                 }
-                (steps, head, covered, head_guard, Revisions::of(&view))
+                let tag = view.tree.marker.as_ref().map(|marker| marker.tag.clone()).unwrap_or_default();
+                (steps, head, covered, tag, Seen::of(&view, &self.settings))
             };
-            let mut revision = seen.marker;
+            // What is laid over the tree must be the present, and not a table from before a restore or a wipe; only the
+            // store's own head says so.
+            let mut head_guard = Some(seen.head.clone());
+            let (mut revision, mut marker_guard, mut tag) = (seen.marker.mod_revision, seen.marker.clone(), tag);
             for step in steps {
-                let marker = self.marker(&head.epoch, if step.complete { head.n } else { covered });
+                let marker = self.marker(&head.epoch, if step.complete { head.n } else { covered }, &tag);
                 let mut txn = Txn { guards: head_guard.take().into_iter().collect(), ops: Vec::new() };
-                commit::add_edits(&mut txn, &self.settings, step.edits, &marker, revision);
+                commit::add_edits(&mut txn, &self.settings, step.edits, &marker, marker_guard);
                 match self.store.commit(txn).await {
-                    Ok(Commit::Done(at)) => revision = at,
+                    Ok(Commit::Done(at)) => {
+                        revision = at;
+                        marker_guard = commit::marker_guard(&self.settings, at, &marker.to_string());
+                        tag = marker.tag;
+                    }
                     Ok(Commit::Conflict(_)) => {
                         self.hear_of_change(seen).await;
                         break;
@@ -160,24 +168,25 @@ impl Projection {
             return None;
         };
         let may_project = self.may_project(&view);
-        if may_project {
+        if self.may_adopt(&view) {
             self.readiness.release("layout");
         } else {
             let theirs = view.tree.marker.as_ref().map(ToString::to_string).unwrap_or_default();
             self.readiness.hold(
                 "layout",
                 format!(
-                    "Traefik's keys were written with other settings (marker {theirs}; ours begins {LAYOUT}.{}): give every replica \
+                    "Traefik's keys were written with other settings (marker {theirs}; ours begins {}.{}): give every replica \
                      the same --entry-point, --host-routing and --pages-url, or start one with --adopt-layout to take them over",
-                    self.digest
+                    self.settings.layout, self.digest
                 ),
             );
         }
-        let wanted = self.marker(&head.epoch, head.n);
+        let wanted = self.marker(&head.epoch, head.n, "");
         let now = view.tree.marker.as_ref();
         let ahead = now.is_some_and(|marker| marker.epoch == head.epoch && marker.n > head.n);
+        let is_said = now.is_some_and(|marker| marker.says_the_same(&wanted));
         let differs = view.tree_doubtful || view.record_touched.is_some() || self.must_clear(&view);
-        (may_project && !ahead && (now != Some(&wanted) || differs)).then_some(view.tree_revision)
+        (may_project && !ahead && (!is_said || differs) && !view.doubted).then_some(view.tree_revision)
     }
 
     /// Whether there are keys of others, and they are ours to remove.
@@ -187,19 +196,23 @@ impl Projection {
 
     /// Whether the tree is ours to change: written by this layout with these settings, or by an older layout.
     pub(super) fn may_project(&self, view: &View) -> bool {
-        view.tree
-            .marker
-            .as_ref()
-            .is_none_or(|marker| marker.layout < LAYOUT || self.wrote(marker) || self.settings.adopt_layout)
+        view.quarrel.is_none() && self.may_adopt(view)
+    }
+
+    fn may_adopt(&self, view: &View) -> bool {
+        view.tree.marker.as_ref().is_none_or(|marker| {
+            marker.layout < self.settings.layout || self.wrote(marker) || self.settings.adopt_layout
+        })
     }
 
     /// Whether a tree with this marker was written with our settings.
     pub(super) fn wrote(&self, marker: &Marker) -> bool {
-        marker.layout == LAYOUT && marker.digest == self.digest
+        marker.layout == self.settings.layout && marker.digest == self.digest
     }
 
-    pub(super) fn marker(&self, epoch: &str, n: u64) -> Marker {
-        Marker { layout: LAYOUT, digest: self.digest.clone(), epoch: epoch.to_owned(), n }
+    /// A marker of ours for a change of the tree, after one with the tag `before`.
+    pub(super) fn marker(&self, epoch: &str, n: u64, before: &str) -> Marker {
+        self.settings.marker(epoch, n, chain::link(&random_id()[..TAG_DIGITS], before))
     }
 
     pub(super) fn plan(&self, view: &View, table: &RouteTable, reserved: (usize, usize)) -> Vec<Step> {
@@ -228,8 +241,8 @@ impl Projection {
     }
 
     /// Waits until the mirror shows what made a comparison fail. It may never do so, if what we compared was stale already.
-    pub(super) async fn hear_of_change(&self, seen: Revisions) {
-        let changed = |view: &View| Revisions::of(view) != seen;
+    pub(super) async fn hear_of_change(&self, seen: Seen) {
+        let changed = |view: &View| Seen::of(view, &self.settings) != seen;
         let _ = self.mirror.wait(Instant::now() + Duration::from_millis(100), changed).await;
     }
 }
@@ -237,5 +250,5 @@ impl Projection {
 /// Whether the store has been read, and nobody has ever written to it.
 fn is_empty(view: &View) -> bool {
     let nothing = view.head_revision == 0 && view.tree.marker_revision == 0;
-    view.records_loaded && view.tree_loaded && nothing
+    view.records_loaded && view.tree_loaded && nothing && !view.doubted && view.quarrel.is_none()
 }

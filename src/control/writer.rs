@@ -13,15 +13,15 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::commit::{self, HEAD_OPS, MARKER_OPS};
+use super::commit::{self, HEAD_OPS, MARKER_OPS, Seen};
 use super::mirror::{Mirror, View};
-use super::projection::{Projection, Revisions};
-use super::{ControlError, STORE_PATIENCE, Settings, next_head};
+use super::projection::Projection;
+use super::{ControlError, DOUBTED, STORE_PATIENCE, Settings, next_head};
 use crate::clock::SharedClock;
 use crate::lifecycle::Readiness;
 use crate::route::record::Head;
 use crate::route::{Route, RouteData, RouteSpec, RouteTable, Target};
-use crate::store::{Commit, Revision, SharedStore, StoreError, Txn};
+use crate::store::{Commit, SharedStore, StoreError, Txn};
 use crate::traefik::fleet::Fleet;
 use crate::traefik::name;
 
@@ -80,7 +80,7 @@ struct Group {
     /// How much of Traefik's tree is part of it.
     tree: TreePart,
     /// What this was decided on.
-    seen: Revisions,
+    seen: Seen,
 }
 
 /// How much of Traefik's tree goes along with records.
@@ -117,6 +117,9 @@ impl Writer {
                 Some(command) = queue.recv() => command,
                 () = self.projection.tree_lags() => {
                     self.projection.begin().await;
+                    if let Err(why) = self.projection.claim(Instant::now() + STORE_PATIENCE).await {
+                        debug!("Traefik's tree is left alone: {why}");
+                    }
                     self.count_in().await;
                     self.projection.project().await;
                     continue;
@@ -153,16 +156,14 @@ impl Writer {
                 break;
             }
             let patience = Instant::now() + STORE_PATIENCE;
-            let usable = |view: &View| view.records_loaded && view.tree_loaded && !view.head_is_broken;
-            if self.mirror.wait(patience, usable).await.is_err() {
-                let why = "the routes can't be read from the store";
-                fail(waiting, why);
-                trouble = Err(why.to_owned());
+            if let Err(why) = self.may_write(patience).await {
+                fail(waiting, &why);
+                trouble = Err(why);
                 break;
             }
             let group = self.decide(&waiting);
             let conflict = match &group.txn {
-                None => self.head_is_still(group.seen.head).await,
+                None => self.head_is_still(&group.seen).await,
                 Some((txn, head)) => {
                     let head_key = self.settings.records.head();
                     commit::commit_records(&self.store, &self.mirror, &head_key, txn.clone(), head).await
@@ -205,13 +206,14 @@ impl Writer {
     async fn count_in(&self) {
         let (txn, head, seen) = {
             let view = self.mirror.read();
-            if view.record_touched.is_none() || !view.records_loaded || view.head_is_broken {
+            if view.record_touched.is_none() || !view.is_usable() {
                 return;
             }
             let head = next_head(view.head.as_ref());
             let mut txn = Txn::default();
-            commit::add_records(&mut txn, &self.settings.records, std::iter::empty(), &head, view.head_revision);
-            (txn, head, Revisions::of(&view))
+            let seen = Seen::of(&view, &self.settings);
+            commit::add_records(&mut txn, &self.settings.records, std::iter::empty(), &head, seen.head.clone());
+            (txn, head, seen)
         };
         let head_key = self.settings.records.head();
         match commit::commit_records(&self.store, &self.mirror, &head_key, txn, &head).await {
@@ -225,10 +227,24 @@ impl Writer {
     }
 
     /// Nothing to change is an answer only if what we saw is still so.
-    async fn head_is_still(&self, head_revision: Revision) -> Result<Commit, StoreError> {
-        let read = self.store.get(&self.settings.records.head()).await?;
-        let now = read.entry.map_or(0, |head| head.mod_revision);
-        Ok(if now == head_revision { Commit::Done(now) } else { Commit::Conflict(now) })
+    async fn head_is_still(&self, seen: &Seen) -> Result<Commit, StoreError> {
+        let known = self.mirror.read().past.revision();
+        let read = self.store.get(&seen.head.key).await?;
+        if read.revision < known {
+            self.mirror.doubt();
+            return Err(StoreError::Unavailable("the store went back in time; its routes are read anew".to_owned()));
+        }
+        let is_still = commit::holds(&seen.head, read.entry.as_ref());
+        Ok(if is_still { Commit::Done(read.revision) } else { Commit::Conflict(read.revision) })
+    }
+
+    /// Waits until the store is known as it is now, and makes sure that the records are ours.
+    async fn may_write(&self, deadline: Instant) -> Result<(), String> {
+        if self.mirror.wait(deadline, View::is_usable).await.is_err() {
+            let why = if self.mirror.read().doubted { DOUBTED } else { "the routes can't be read from the store" };
+            return Err(why.to_owned());
+        }
+        self.projection.claim(deadline).await
     }
 
     /// Decides what each command comes to, one after the other, and what transaction makes it so.
@@ -285,7 +301,8 @@ impl Writer {
         } else {
             (None, TreePart::None)
         };
-        Group { taken: outcomes.len(), outcomes, txn, tree, seen: Revisions::of(&view) }
+        let seen = Seen::of(&view, &self.settings);
+        Group { taken: outcomes.len(), outcomes, txn, tree, seen }
     }
 
     /// Why a route can't be added now.
@@ -315,20 +332,17 @@ impl Writer {
     ) -> (Txn, TreePart) {
         let mut txn = Txn::default();
         let changes = changed.keys().map(|spec| (spec, table.get(spec)));
-        commit::add_records(&mut txn, &self.settings.records, changes, head, view.head_revision);
+        let seen = Seen::of(view, &self.settings);
+        commit::add_records(&mut txn, &self.settings.records, changes, head, seen.head);
         let mut tree = TreePart::None;
         if self.projection.may_project(view) {
             let bytes = changed.values().sum();
             let mut steps = self.projection.plan(view, table, (changed.len() + HEAD_OPS, bytes)).into_iter();
             if let Some(first) = steps.next().filter(|first| first.complete) {
                 tree = if steps.next().is_none() { TreePart::All } else { TreePart::Enough };
-                commit::add_edits(
-                    &mut txn,
-                    &self.settings,
-                    first.edits,
-                    &self.projection.marker(&head.epoch, head.n),
-                    view.tree.marker_revision,
-                );
+                let tag = view.tree.marker.as_ref().map_or("", |marker| &marker.tag);
+                let marker = self.projection.marker(&head.epoch, head.n, tag);
+                commit::add_edits(&mut txn, &self.settings, first.edits, &marker, seen.marker);
             }
         }
         (txn, tree)

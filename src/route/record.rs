@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! PREFIX/hub/head                    1 <epoch> <n> <nonce>
+//! PREFIX/hub/installation            whose records these are: see `installation`
 //! PREFIX/hub/routes/user/jane%40x    {"v":1,"spec":"/user/jane@x","target":"http://…","data":{…},"n":7,"created":"…"}
 //! ```
 
@@ -42,6 +43,18 @@ impl RecordKeys {
     #[must_use]
     pub fn head(&self) -> String {
         format!("{}head", self.prefix)
+    }
+
+    /// The key that says whose records these are.
+    #[must_use]
+    pub fn installation(&self) -> String {
+        format!("{}installation", self.prefix)
+    }
+
+    /// A key beside the records that is written again and again when the store's revision has to grow.
+    #[must_use]
+    pub fn push(&self) -> String {
+        format!("{}-push", self.prefix.trim_end_matches('/'))
     }
 
     /// The key of one route's record.

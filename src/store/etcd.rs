@@ -197,9 +197,10 @@ fn page(from: Vec<u8>, end: Vec<u8>, revision: Revision) -> impl Call<GetRespons
 }
 
 fn etcd_txn(txn: Txn) -> etcd_client::Txn {
-    let guards = txn.guards.into_iter().map(|Guard { key, mod_revision }| {
-        // etcd takes the last change of an absent key for 0.
-        Compare::mod_revision(key, CompareOp::Equal, mod_revision)
+    let guards = txn.guards.into_iter().flat_map(|Guard { key, mod_revision, value }| {
+        let value = value.map(|value| Compare::value(key.as_str(), CompareOp::Equal, value));
+        // etcd takes the last change of an absent key for 0, and its value for unlike any.
+        [Some(Compare::mod_revision(key, CompareOp::Equal, mod_revision)), value].into_iter().flatten()
     });
     let ops = txn.ops.into_iter().map(|op| match op {
         Op::Put { key, value } => TxnOp::put(key, value, None),

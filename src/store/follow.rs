@@ -45,6 +45,11 @@ impl Follower {
         Self { store, prefix, watch: None, told: None, not_before: None, failures: 0, lost: false }
     }
 
+    /// Begins anew with a listing: what was heard can't be believed.
+    pub fn relist(&mut self) {
+        (self.watch, self.told) = (None, None);
+    }
+
     /// The next update. Never ends; safe to cancel.
     pub async fn next(&mut self) -> Update {
         loop {

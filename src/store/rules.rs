@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Op, StoreError, Txn, TxnLimits};
+use super::{Guard, Op, StoreError, Txn, TxnLimits};
 
 /// What etcd takes unless it is told otherwise: `--max-txn-ops 128`, and 1.5 MiB a request, of which we use a part.
 pub const DEFAULT_LIMITS: TxnLimits = TxnLimits { ops_max: 128, bytes_max: 1024 * 1024 };
@@ -10,13 +10,13 @@ pub const DEFAULT_LIMITS: TxnLimits = TxnLimits { ops_max: 128, bytes_max: 1024 
 /// Refuses a transaction that etcd would refuse, or that is larger than `limits`.
 pub fn check_txn(txn: &Txn, limits: TxnLimits) -> Result<(), StoreError> {
     // etcd counts operations and comparisons apart.
-    for (what, count) in [("operations", txn.ops.len()), ("guards", txn.guards.len())] {
+    let compared = txn.guards.len() + txn.guards.iter().filter(|guard| guard.value.is_some()).count();
+    for (what, count) in [("operations", txn.ops.len()), ("guards", compared)] {
         if count > limits.ops_max {
             return refuse(format!("a transaction of {count} {what}, and the limit is {}", limits.ops_max));
         }
     }
-    let bytes =
-        txn.ops.iter().map(op_bytes).sum::<usize>() + txn.guards.iter().map(|guard| guard.key.len()).sum::<usize>();
+    let bytes = txn.ops.iter().map(op_bytes).sum::<usize>() + txn.guards.iter().map(guard_bytes).sum::<usize>();
     if bytes > limits.bytes_max {
         return refuse(format!("a transaction of {bytes} bytes, and the limit is {}", limits.bytes_max));
     }
@@ -58,6 +58,10 @@ fn check_overlaps(ops: &[Op]) -> Result<(), StoreError> {
         }
     }
     Ok(())
+}
+
+fn guard_bytes(guard: &Guard) -> usize {
+    guard.key.len() + guard.value.as_ref().map_or(0, Vec::len)
 }
 
 fn op_bytes(op: &Op) -> usize {

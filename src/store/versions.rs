@@ -161,7 +161,10 @@ impl State {
     }
 
     fn holds(&self, guard: &Guard) -> bool {
-        self.keys.get(&guard.key).map_or(0, |(_, at)| *at) == guard.mod_revision
+        match self.keys.get(&guard.key) {
+            Some((value, at)) => *at == guard.mod_revision && guard.value.as_ref().is_none_or(|wanted| wanted == value),
+            None => guard.mod_revision == 0 && guard.value.is_none(),
+        }
     }
 
     fn prepare(&self, txn: Txn) -> Prepared {

@@ -83,7 +83,7 @@ mod tests {
             created: jiff::Timestamp::UNIX_EPOCH,
             n: 1,
         };
-        let marker = Marker { layout: LAYOUT, digest: "d".to_owned(), epoch: "e".to_owned(), n: 7 };
+        let marker = Marker { layout: LAYOUT, digest: "d".to_owned(), tag: String::new(), epoch: "e".to_owned(), n: 7 };
         super::routes(&(0..routes).map(route).collect(), &settings(), Sizes::default(), marker)
     }
 
@@ -128,6 +128,6 @@ mod tests {
             }
         }
         let marker = &http["middlewares"]["marker"]["headers"]["customResponseHeaders"]["X-Pointsman-Revision"];
-        assert_eq!(marker, "1.d.e.7");
+        assert_eq!(marker, &json!(format!("{LAYOUT}.d.e.7")));
     }
 }

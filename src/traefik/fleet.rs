@@ -20,7 +20,8 @@ mod laggards;
 mod poll;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -61,6 +62,25 @@ pub enum Laggards {
     Proceed(Duration),
     /// They wait for it.
     Wait,
+}
+
+/// Whether what a Traefik shows comes from the store as it is now: after a restore from a backup the numbers may be the same.
+pub type Believe = Box<dyn Fn(&Status) -> bool + Send + Sync>;
+
+/// Who judges that; everything is believed until somebody does.
+#[derive(Default)]
+struct Belief(OnceLock<Believe>);
+
+impl Belief {
+    fn holds(&self, status: &Status) -> bool {
+        self.0.get().is_none_or(|believe| believe(status))
+    }
+}
+
+impl fmt::Debug for Belief {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Belief")
+    }
 }
 
 /// All Traefiks by the addresses of their APIs.
@@ -141,6 +161,7 @@ struct Wanted {
 #[derive(Debug)]
 pub struct Fleet {
     access: Access,
+    belief: Belief,
     laggards: Laggards,
     seen: watch::Sender<Traefiks>,
     wanted: watch::Sender<Wanted>,
@@ -155,6 +176,7 @@ impl Fleet {
     pub fn new(access: Access) -> Self {
         Self {
             access,
+            belief: Belief::default(),
             laggards: Laggards::Wait,
             seen: watch::Sender::new(BTreeMap::new()),
             wanted: watch::Sender::new(Wanted::default()),
@@ -167,6 +189,11 @@ impl Fleet {
     #[must_use]
     pub fn with_laggards(self, laggards: Laggards) -> Self {
         Self { laggards, ..self }
+    }
+
+    /// Counts only what this says comes from the store as it is now. The first one stays.
+    pub fn believe(&self, believe: Believe) {
+        let _ = self.belief.0.set(believe);
     }
 
     /// A client for the Traefik at an address of this fleet.

@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     fn marker(epoch: &str, n: u64) -> Marker {
-        Marker { layout: 1, digest: "d".into(), epoch: epoch.into(), n }
+        Marker { layout: 1, digest: "d".into(), tag: String::new(), epoch: epoch.into(), n }
     }
 
     fn seconds(s: u64) -> Duration {

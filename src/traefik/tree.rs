@@ -24,6 +24,8 @@ pub struct Tree {
     pub foreign: BTreeMap<String, String>,
     /// The marker, if it is there and can be read.
     pub marker: Option<Marker>,
+    /// The marker as it is written, whether it can be read or not.
+    pub marker_value: String,
     /// The revision of the marker's last change; 0 if its key is absent.
     pub marker_revision: i64,
 }
@@ -41,6 +43,7 @@ impl Tree {
     pub fn put(&mut self, key: &str, value: &str, revision: i64) {
         if key == MARKER_KEY {
             self.marker = Marker::parse(value);
+            value.clone_into(&mut self.marker_value);
             self.marker_revision = revision;
             return;
         }
@@ -55,6 +58,7 @@ impl Tree {
     pub fn delete(&mut self, key: &str) {
         if key == MARKER_KEY {
             self.marker = None;
+            self.marker_value.clear();
             self.marker_revision = 0;
             return;
         }

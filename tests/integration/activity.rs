@@ -79,6 +79,8 @@ impl Replica {
             own_root_key: false,
             deliver: false,
             snapshots: None,
+            installation: None,
+            layout: pointsman::traefik::marker::LAYOUT,
         };
         let clock = Arc::new(SystemClock);
         let control =

@@ -266,6 +266,8 @@ async fn the_control_plane_counts_its_commits_and_waits() {
         own_root_key: false,
         deliver: false,
         snapshots: None,
+        installation: None,
+        layout: pointsman::traefik::marker::LAYOUT,
     };
     let fleet = Arc::new(Fleet::new(Access::etcd()));
     let control = ControlPlane::start(

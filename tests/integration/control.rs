@@ -16,7 +16,7 @@ use pointsman::traefik::bucket::Sizes;
 use pointsman::traefik::client::Access;
 use pointsman::traefik::fixed;
 use pointsman::traefik::fleet::{Fleet, Source};
-use pointsman::traefik::marker::Marker;
+use pointsman::traefik::marker::{LAYOUT, Marker};
 use pointsman::traefik::rule::Space;
 use tokio::time::{Instant, timeout};
 
@@ -25,9 +25,9 @@ use crate::support::flaky_store::FlakyStore;
 use crate::support::wait::eventually;
 
 /// One replica, with what it takes to stop it.
-struct Replica {
-    control: Arc<ControlPlane>,
-    readiness: Readiness,
+pub(crate) struct Replica {
+    pub(crate) control: Arc<ControlPlane>,
+    pub(crate) readiness: Readiness,
     lifecycle: Lifecycle,
 }
 
@@ -38,7 +38,7 @@ impl Drop for Replica {
     }
 }
 
-fn settings(entry_point: &str) -> Settings {
+pub(crate) fn settings(entry_point: &str) -> Settings {
     Settings {
         records: RecordKeys::new("p"),
         tree: fixed::Settings {
@@ -55,10 +55,12 @@ fn settings(entry_point: &str) -> Settings {
         own_root_key: false,
         deliver: false,
         snapshots: None,
+        installation: None,
+        layout: LAYOUT,
     }
 }
 
-fn replica_with(store: SharedStore, traefiks: &[&FakeTraefik], settings: Settings) -> Replica {
+pub(crate) fn replica_with(store: SharedStore, traefiks: &[&FakeTraefik], settings: Settings) -> Replica {
     let (lifecycle, readiness, fleet) = (Lifecycle::new(), Readiness::new(), Arc::new(Fleet::new(Access::etcd())));
     let sources = traefiks.iter().map(|t| Source::Url(t.url.clone())).collect();
     let stopping = lifecycle.stopping();
@@ -70,23 +72,23 @@ fn replica_with(store: SharedStore, traefiks: &[&FakeTraefik], settings: Setting
     Replica { control, readiness, lifecycle }
 }
 
-fn replica(store: SharedStore, traefiks: &[&FakeTraefik]) -> Replica {
+pub(crate) fn replica(store: SharedStore, traefiks: &[&FakeTraefik]) -> Replica {
     replica_with(store, traefiks, settings("web"))
 }
 
-fn spec(path: &str) -> RouteSpec {
+pub(crate) fn spec(path: &str) -> RouteSpec {
     RouteSpec::from_decoded(path).expect("valid")
 }
 
-fn target(port: u16) -> Target {
+pub(crate) fn target(port: u16) -> Target {
     Target::parse(&format!("http://127.0.0.1:{port}")).expect("valid")
 }
 
-async fn add(replica: &Replica, path: &str, port: u16) -> Result<(), ControlError> {
+pub(crate) async fn add(replica: &Replica, path: &str, port: u16) -> Result<(), ControlError> {
     replica.control.add(spec(path), target(port), RouteData::new()).await
 }
 
-async fn table(replica: &Replica) -> BTreeMap<String, String> {
+pub(crate) async fn table(replica: &Replica) -> BTreeMap<String, String> {
     let routes = replica.control.list().await.expect("readable");
     routes.iter().map(|r| (r.spec.as_str().to_owned(), r.target.as_str().to_owned())).collect()
 }
@@ -137,11 +139,13 @@ async fn the_keys_of_a_small_table() {
     for (path, port) in [("/", 1), ("/user/jane", 2), ("/user/jack", 3), ("/user/jane/gpu", 4), ("/user/x@y", 5)] {
         add(&replica, path, port).await.expect("routed");
     }
-    let epoch = Head::parse(keys(&store, "p/hub/head").await["p/hub/head"].as_bytes()).expect("a head").epoch;
     let shown: Vec<_> = keys(&store, "traefik/")
         .await
         .into_iter()
-        .map(|(k, v)| format!("{k} = {}", v.replace(&epoch, "EPOCH")))
+        .map(|(k, v)| match Marker::parse(&v) {
+            Some(marker) => format!("{k} = {}", Marker { tag: "TAG".into(), epoch: "EPOCH".into(), ..marker }),
+            None => format!("{k} = {v}"),
+        })
         .collect();
     insta::assert_snapshot!(shown.join("\n"));
 }
@@ -208,7 +212,7 @@ async fn a_delete_of_nothing_fences_an_add_that_is_still_on_its_way() {
     let head = store.get("p/hub/head").await.expect("readable").entry.expect("a head");
     assert!(!replica.control.remove(spec("/user/bob")).await.expect("routed"));
     let late = Op::Put { key: "p/hub/routes/user/bob".into(), value: vec![] };
-    let guard = Guard { key: head.key, mod_revision: head.mod_revision };
+    let guard = Guard::at(head.key, head.mod_revision);
     let late = store.commit(Txn { guards: vec![guard], ops: vec![late] }).await.expect("answered");
     assert!(matches!(late, pointsman::store::Commit::Conflict(_)));
 }
@@ -283,7 +287,7 @@ async fn another_replica_finishes_what_a_dead_one_began() {
         Op::Put { key: keys.head(), value: head.to_string().into_bytes() },
         Op::Put { key: keys.route(&route.spec), value: record::encode(&route) },
     ];
-    store.commit(Txn { guards: vec![Guard { key: keys.head(), mod_revision: 0 }], ops }).await.expect("committed");
+    store.commit(Txn { guards: vec![Guard::at(keys.head(), 0)], ops }).await.expect("committed");
     let traefik = FakeTraefik::start(Arc::new(store.clone()), "traefik").await;
     let _replica = replica(Arc::new(store.clone()), &[&traefik]);
     eventually("the state", Duration::from_secs(5), || async { is_projected(&store).await }).await;

@@ -84,7 +84,7 @@ async fn a_record_that_cannot_be_read_stops_everything() {
     let store = MemoryStore::new();
     let key = format!("{}routes/a", keys().prefix());
     let put = Op::Put { key: key.clone(), value: b"{\"v\":9}".to_vec() };
-    store.commit(Txn { guards: vec![Guard { key: key.clone(), mod_revision: 0 }], ops: vec![put] }).await.unwrap();
+    store.commit(Txn { guards: vec![Guard::at(key.clone(), 0)], ops: vec![put] }).await.unwrap();
     let error = write(&store, &keys(), &SystemClock, 10, &[wish(1)], |_| {}).await.unwrap_err().to_string();
     assert!(error.contains(&key) && error.contains("format 9"), "{error}");
 }

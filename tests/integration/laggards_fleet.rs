@@ -17,7 +17,7 @@ use crate::support::fake_traefik::FakeTraefik;
 use crate::support::wait::eventually;
 
 async fn show(store: &MemoryStore, n: u64) {
-    let marker = Marker { layout: 1, digest: "d".into(), epoch: "e".into(), n };
+    let marker = Marker { layout: 1, digest: "d".into(), tag: String::new(), epoch: "e".into(), n };
     let put = Op::Put { key: format!("traefik/{MARKER_KEY}"), value: marker.to_string().into_bytes() };
     store.commit(Txn { guards: Vec::new(), ops: vec![put] }).await.expect("committed");
 }

@@ -45,6 +45,8 @@ mod laggards;
 mod laggards_fleet;
 mod last_known_good;
 mod other_hands;
+mod restores;
+mod restores_system;
 mod store_auth;
 mod store_contract;
 mod store_embedded;

@@ -83,7 +83,7 @@ fn delete_prefix(prefix: &str) -> Op {
 }
 
 fn guard(key: &str, mod_revision: Revision) -> Guard {
-    Guard { key: key.to_owned(), mod_revision }
+    Guard::at(key, mod_revision)
 }
 
 /// Commits without a guard.
@@ -159,6 +159,24 @@ async fn a_guard_that_does_not_hold_stops_everything(#[case] kind: Kind) {
     let Commit::Done(_) = try_it(vec![], vec![delete("a")]).await else { panic!("no guard") };
     let back = try_it(vec![guard("a", first + 1)], vec![put("a", "5")]).await;
     assert_eq!(back, Commit::Conflict(first + 2), "a deleted key is absent");
+}
+
+/// A restored store counts the same revisions again: then the value tells the two lives apart.
+#[rstest]
+#[case::memory(Kind::Memory)]
+#[case::embedded(Kind::Embedded)]
+#[case::etcd(Kind::Etcd)]
+#[tokio::test]
+async fn a_guard_compares_the_value_if_asked(#[case] kind: Kind) {
+    let Subject { store, .. } = &Subject::new(kind).await;
+    let try_it = async |guards| store.commit(Txn { guards, ops: vec![put("b", "")] }).await.unwrap();
+    let first = commit(store, vec![put("a", "1"), put("e", "")]).await;
+    assert_eq!(try_it(vec![Guard::holds("a", first, b"2")]).await, Commit::Conflict(first), "another value");
+    assert_eq!(try_it(vec![Guard::holds("a", first, b"")]).await, Commit::Conflict(first), "no value");
+    assert_eq!(try_it(vec![Guard::holds("a", first - 1, b"1")]).await, Commit::Conflict(first), "another revision");
+    assert_eq!(try_it(vec![Guard::holds("nothing", first, b"1")]).await, Commit::Conflict(first), "it isn't there");
+    let both = vec![Guard::holds("a", first, b"1"), Guard::holds("e", first, b""), Guard::holds("nothing", 0, b"1")];
+    assert_eq!(try_it(both).await, Commit::Done(first + 1));
 }
 
 #[rstest]

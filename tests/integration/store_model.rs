@@ -37,6 +37,8 @@ enum Claim {
     Right,
     Absent,
     Older,
+    /// The right revision, and a value that is right or not.
+    Value(u8),
 }
 
 #[derive(Debug, Clone)]
@@ -52,9 +54,10 @@ const PREFIXES: [&str; 4] = ["a/", "a/2", "b", "c"];
 const FOLLOWED: &str = "a/";
 
 fn command() -> impl Strategy<Value = Command> {
-    let claim = prop_oneof![4 => Just(Claim::Right), 1 => Just(Claim::Absent), 1 => Just(Claim::Older)];
+    let claim = prop_oneof![4 => Just(Claim::Right), 1 => Just(Claim::Absent), 1 => Just(Claim::Older),
+        2 => (0..3_u8).prop_map(Claim::Value)];
     let op = prop_oneof![
-        5 => (any::<u8>(), any::<u8>()).prop_map(|(key, value)| RandomOp::Put(key, value)),
+        5 => (any::<u8>(), 0..4_u8).prop_map(|(key, value)| RandomOp::Put(key, value)),
         2 => any::<u8>().prop_map(RandomOp::Delete),
         1 => any::<u8>().prop_map(RandomOp::DeletePrefix),
     ];
@@ -94,12 +97,13 @@ impl Model {
     fn txn(&self, guards: &[(u8, Claim)], ops: &[RandomOp]) -> Txn {
         let guards = guards.iter().map(|(n, claim)| {
             let key = key(*n);
-            let mod_revision = match claim {
-                Claim::Right => self.at(&key),
-                Claim::Absent => 0,
-                Claim::Older => (self.at(&key) - 1).max(0),
-            };
-            Guard { key, mod_revision }
+            let at = self.at(&key);
+            match claim {
+                Claim::Right => Guard::at(key, at),
+                Claim::Absent => Guard::at(key, 0),
+                Claim::Older => Guard::at(key, (at - 1).max(0)),
+                Claim::Value(value) => Guard::holds(key, at, &[*value]),
+            }
         });
         let ops = ops.iter().map(|op| match op {
             RandomOp::Put(n, value) => Op::Put { key: key(*n), value: vec![*value] },
@@ -122,7 +126,11 @@ impl Model {
                 return None;
             }
         }
-        if txn.guards.iter().any(|guard| self.at(&guard.key) != guard.mod_revision) {
+        let has = |guard: &Guard| {
+            let value = self.keys.get(&guard.key).map(|(value, _)| value);
+            self.at(&guard.key) == guard.mod_revision && (guard.value.is_none() || guard.value.as_ref() == value)
+        };
+        if !txn.guards.iter().all(has) {
             return Some(Commit::Conflict(self.revision));
         }
         let size = self.keys.len();

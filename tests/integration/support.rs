@@ -15,6 +15,7 @@ pub(crate) mod process;
 pub(crate) mod raw_http;
 pub(crate) mod servers;
 pub(crate) mod system;
+pub(crate) mod time_machine;
 pub(crate) mod tls;
 pub(crate) mod traefik;
 pub(crate) mod wait;

@@ -100,7 +100,8 @@ impl World {
     /// Commits a step, and returns when Traefik serves it.
     async fn take(&mut self, step: &Step) {
         self.steps += 1;
-        let marker = Marker { layout: LAYOUT, digest: "d".into(), epoch: "e".into(), n: self.steps };
+        let marker =
+            Marker { layout: LAYOUT, digest: "d".into(), tag: String::new(), epoch: "e".into(), n: self.steps };
         let mut ops = vec![Op::Put { key: format!("traefik/{MARKER_KEY}"), value: marker.to_string().into_bytes() }];
         for edit in &step.edits {
             match edit.clone() {

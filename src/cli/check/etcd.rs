@@ -89,7 +89,7 @@ async fn contents(store: &dyn Store, config: &Config, report: &mut Report) -> In
 
 /// etcd checks the rights for a transaction before its conditions, so one that can't happen tells whether it may.
 async fn may_write(store: &dyn Store, key: &str, flag: &str, part: &str, report: &mut Report) -> bool {
-    let never = Guard { key: key.to_owned(), mod_revision: NEVER };
+    let never = Guard::at(key, NEVER);
     let txn = Txn { guards: vec![never], ops: vec![Op::Put { key: key.to_owned(), value: Vec::new() }] };
     match store.commit(txn).await {
         Ok(Commit::Conflict(_)) => {
@@ -131,7 +131,7 @@ fn foreign_keys(foreign: &[String], root_key: &str, part: &str, report: &mut Rep
 }
 
 fn layout(stored: &Marker, config: &Config, part: &str, report: &mut Report) {
-    let ours = wiring::tree_settings(config).digest();
+    let ours = wiring::control_settings(config, wiring::tree_settings(config)).digest();
     if stored.layout != LAYOUT {
         report.warning(
             part,

@@ -72,7 +72,7 @@ async fn a_write_that_fails_at_any_point_changes_nothing_and_the_next_one_works(
         assert!(matches!(again, Err(StoreError::Unavailable(_))), "still full, after {calls} calls: {again:?}");
         assert_eq!(content(&store).await, before, "after {calls} calls");
         faults.mend();
-        let only_the_old = Guard { key: "k/1".into(), mod_revision: before.revision };
+        let only_the_old = Guard::at("k/1", before.revision);
         let revision = store.commit(Txn { guards: vec![only_the_old], ..step(4) }).await.unwrap();
         assert_eq!(revision, Commit::Done(before.revision + 1), "there is room again, after {calls} calls");
         let after = content(&store).await;

@@ -42,12 +42,22 @@ impl Verdict {
 }
 
 /// Who serves a change that somebody has waited for since `start`, and who is still to do so.
-pub(super) fn behind(fleet: &Traefiks, change: Change<'_>, start: Instant, now: Instant) -> Verdict {
+///
+/// Only what is `believed` counts as serving.
+pub(super) fn behind(
+    fleet: &Traefiks,
+    change: Change<'_>,
+    start: Instant,
+    now: Instant,
+    believed: impl Fn(&Status) -> bool,
+) -> Verdict {
     let mut verdict = Verdict::default();
     for (url, seen) in fleet {
         let fresh = seen.asked.is_some_and(|asked| asked >= start);
         let why = match &seen.status {
-            Status::Serving(marker) | Status::Fallback(marker) if marker.covers(change.epoch, change.n) => {
+            Status::Serving(marker) | Status::Fallback(marker)
+                if marker.covers(change.epoch, change.n) && believed(&seen.status) =>
+            {
                 verdict.serving += 1;
                 verdict.serving_now += usize::from(seen.is_evidence(now));
                 continue;
@@ -81,7 +91,7 @@ impl Fleet {
     ) -> Result<(), String> {
         let seen = self.seen.borrow();
         let now = Instant::now();
-        let verdict = behind(&seen, change, start, now);
+        let verdict = behind(&seen, change, start, now, |status| self.belief.holds(status));
         let result = verdict.result();
         if verdict.serving_now == 0 {
             return result;
@@ -117,7 +127,7 @@ mod tests {
     }
 
     fn serving(n: u64, at: Instant) -> Seen {
-        seen(Status::Serving(Marker { layout: 1, digest: "d".into(), epoch: "e".into(), n }), at)
+        seen(Status::Serving(Marker { layout: 1, digest: "d".into(), tag: String::new(), epoch: "e".into(), n }), at)
     }
 
     fn of<const N: usize>(all: [Seen; N]) -> Traefiks {
@@ -125,14 +135,15 @@ mod tests {
     }
 
     fn result<const N: usize>(all: [Seen; N], start: Instant, now: Instant) -> Result<(), String> {
-        behind(&of(all), Change { epoch: "e", n: 7, answers: true }, start, now).result()
+        behind(&of(all), Change { epoch: "e", n: 7, answers: true }, start, now, |_| true).result()
     }
 
     #[test]
     fn everybody_live_must_serve_it() {
         let t = Instant::now();
         let now = t + LOADING_GRACE + 2 * MS;
-        let fallback = Status::Fallback(Marker { layout: 1, digest: "d".into(), epoch: "e".into(), n: 7 });
+        let fallback =
+            Status::Fallback(Marker { layout: 1, digest: "d".into(), tag: String::new(), epoch: "e".into(), n: 7 });
         let silent = Status::Silent("no answer".into());
         let told = |all: [Seen; 2]| result(all, t, now);
         assert_eq!(told([serving(7, t), serving(9, t)]), Ok(()));
@@ -155,10 +166,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_believed_does_not_count() {
+        let t = Instant::now();
+        let all = of([serving(7, t), serving(8, t)]);
+        let seven = |status: &Status| status.marker().is_some_and(|marker| marker.n == 7);
+        let verdict = behind(&all, Change { epoch: "e", n: 7, answers: true }, t, t, seven);
+        assert_eq!(verdict.result(), Err("http://t1 serves an older state".into()), "its 8 is another 8");
+    }
+
+    #[test]
     fn an_old_look_is_no_evidence() {
         let t = Instant::now();
         let all = of([serving(7, t)]);
-        let at = |now| behind(&all, Change { epoch: "e", n: 7, answers: true }, t, now).serving_now;
+        let at = |now| behind(&all, Change { epoch: "e", n: 7, answers: true }, t, now, |_| true).serving_now;
         assert_eq!((at(t + EVIDENCE_MAX), at(t + EVIDENCE_MAX + MS)), (1, 0));
     }
 }

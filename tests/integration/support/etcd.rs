@@ -1,6 +1,6 @@
 //! Real etcd: one or several members, which a test can kill, pause and bring back.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -199,6 +199,18 @@ impl Member {
         std::fs::remove_dir_all(self.folder.join("data")).expect("its data");
     }
 
+    /// Keeps its data as they are in `folder`; it must have been killed before.
+    pub(crate) fn back_up(&self, folder: &Path) {
+        assert!(self.process.is_none(), "kill it first");
+        copy(&self.folder.join("data"), folder);
+    }
+
+    /// Has the data again that were kept in `folder`; it must have been killed before.
+    pub(crate) fn restore(&mut self, folder: &Path) {
+        self.wipe();
+        copy(folder, &self.folder.join("data"));
+    }
+
     /// It takes connections and does nothing more, until it is resumed.
     pub(crate) fn pause(&self) {
         self.process.as_ref().expect("it runs").pause();
@@ -213,6 +225,19 @@ impl Member {
         if let Some(process) = &mut self.process {
             let ended = process.ended();
             assert!(ended.is_none(), "etcd ended at once ({ended:?}):\n{}", process.log());
+        }
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a folder");
+    for entry in std::fs::read_dir(from).expect("a folder") {
+        let entry = entry.expect("an entry");
+        let copied = to.join(entry.file_name());
+        if entry.file_type().expect("a kind").is_dir() {
+            copy(&entry.path(), &copied);
+        } else {
+            std::fs::copy(entry.path(), copied).expect("a copy");
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -10,8 +11,8 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use pointsman::store::SharedStore;
 use pointsman::store::follow::{Follower, Update};
-use pointsman::store::{Event, SharedStore};
 use pointsman::traefik::fixed::{MARKER_HEADER, MARKER_KEY, MARKER_MIDDLEWARE};
 use pointsman::traefik::name;
 use serde_json::json;
@@ -34,6 +35,7 @@ pub(crate) struct FakeTraefik {
     pub(crate) url: Url,
     held: watch::Sender<bool>,
     serving: Arc<Mutex<Keys>>,
+    revision: Arc<AtomicI64>,
     counters: Arc<Mutex<Counters>>,
     _tasks: JoinSet<()>,
 }
@@ -59,39 +61,40 @@ impl FakeTraefik {
         tasks.spawn(async move { axum::serve(listener, app).await.expect("serves") });
         let prefix = format!("{root_key}/");
         let (mut hold, shown) = (held.subscribe(), serving.clone());
+        let revision: Arc<AtomicI64> = Arc::default();
+        let heard = revision.clone();
         tasks.spawn(async move {
+            let reader = store.clone();
             let mut follower = Follower::new(store, prefix.clone());
-            let mut keys = Keys::new();
             loop {
-                match follower.next().await {
-                    Update::Reset(listing) => {
-                        keys = listing
-                            .entries
-                            .into_iter()
-                            .map(|e| (e.key, String::from_utf8(e.value).expect("text")))
-                            .collect();
-                    }
-                    Update::Changes(changes) => {
-                        for event in changes.events {
-                            match event {
-                                Event::Put(e) => drop(keys.insert(e.key, String::from_utf8(e.value).expect("text"))),
-                                Event::Delete { key } => drop(keys.remove(&key)),
-                            }
-                        }
-                    }
+                // Any change has it read the whole tree, as Traefik does.
+                let listing = match follower.next().await {
+                    Update::Reset(listing) => listing,
+                    Update::Changes(_) => match reader.list(&prefix).await {
+                        Ok(listing) => listing,
+                        Err(_) => continue,
+                    },
                     Update::Lost(_) => continue,
-                }
+                };
+                heard.store(listing.revision, Ordering::SeqCst);
+                let text = |value: Vec<u8>| String::from_utf8(value).expect("text");
+                let keys: Keys = listing.entries.into_iter().map(|e| (e.key, text(e.value))).collect();
                 hold.wait_for(|held| !held).await.expect("the test goes on");
                 *shown.lock().expect("not poisoned") =
                     keys.iter().map(|(k, v)| (k.strip_prefix(&prefix).unwrap_or(k).to_owned(), v.clone())).collect();
             }
         });
-        Self { url, held, serving, counters, _tasks: tasks }
+        Self { url, held, serving, revision, counters, _tasks: tasks }
     }
 
     /// Whether it keeps to what it serves now.
     pub(crate) fn hold(&self, held: bool) {
         self.held.send_replace(held);
+    }
+
+    /// The revision of the store that it has heard of.
+    pub(crate) fn revision(&self) -> i64 {
+        self.revision.load(Ordering::SeqCst)
     }
 
     /// A route's server has answered a user's request.
