@@ -240,11 +240,10 @@ class FullDisk(Fault):
         await world.revive("etcd", n)
         await world.etcd_well(20)
         self.filler = self.place / "filler"
-        with open(self.filler, "wb") as file:
+        with open(self.filler, "wb", buffering=0) as file:
             try:
                 while True:
                     file.write(bytes(1 << 16))
-                    file.flush()
             except OSError:
                 pass
         # It has some room of its own yet; some megabytes are more than that.
