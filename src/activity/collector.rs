@@ -18,7 +18,7 @@ use super::remote::Remote;
 use super::servers::{ByServer, Servers};
 use super::streams::{Connection, Streams};
 use super::traffic::Totals;
-use super::{Activity, Settings, Table, kernel};
+use super::{Activity, STALE_INTERVALS, Settings, Table, kernel};
 use crate::route::RouteTable;
 use crate::store::lease::{Held, Tenure};
 use crate::traefik::client::TraefikClient;
@@ -148,12 +148,18 @@ impl Collector {
     }
 
     async fn look_again_and_again(&mut self, term: &Held) {
+        let mut whole = Instant::now();
         loop {
             let begun = Instant::now();
             self.look(term, begun).await;
             let pause = self.pause(begun);
             if self.complaints.is_empty() {
+                whole = Instant::now();
                 self.activity.looked(pause);
+            } else if whole.elapsed() > pause * STALE_INTERVALS {
+                // Another replica may see what we can't.
+                self.tenure.give_up();
+                whole = Instant::now();
             }
             sleep(if self.looked_ms.is_none() { soon(pause) } else { pause }).await;
         }

@@ -5,6 +5,8 @@
 //! the others that somebody looks. What a replica without the lease knows beyond the checkpoint (routes were posted there,
 //! or it has lost the lease before it could write) it tells in a key of its own below `note/`, until the checkpoint has it.
 
+mod notes;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,16 +17,12 @@ use tracing::{debug, warn};
 
 use super::checkpoint::{self, CHUNKS, Chunk, LOOKED, Life, NOTES, chunk_number, chunk_of};
 use super::{Activity, Settings};
-use crate::route::{RouteSpec, RouteTable};
 use crate::store::follow::{Follower, Update};
 use crate::store::lease::Held;
 use crate::store::{Commit, Event, Guard, KeyValue, Op, Revision, SharedStore, StoreError, Txn};
 
 /// How long the store may take for the last checkpoint, at a stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
-
-/// So many routes fit in a note; the others have their turn when these are in the checkpoint.
-const NOTED_MAX: usize = 10_000;
 
 /// So many notes are cleared away with one checkpoint.
 const CLEARED_MAX: usize = 16;
@@ -283,49 +281,6 @@ impl Keeper {
         (txn, put)
     }
 
-    /// Tells what we know beyond the checkpoint, for we don't have the lease and can't write it there.
-    pub(super) async fn note(&self, table: &RouteTable, names: &HashMap<RouteSpec, Box<str>>) {
-        let routes = self.untold(table, names);
-        if routes.is_empty() || !self.is_loaded() {
-            return;
-        }
-        let chunk = Chunk { routes, ..Chunk::default() };
-        let put = Op::Put { key: self.note_key.clone(), value: chunk.encode().into_bytes() };
-        match self.store.commit(Txn { guards: Vec::new(), ops: vec![put] }).await {
-            Ok(_) => drop(self.lock().notes.insert(self.note_key.clone(), chunk.routes)),
-            Err(error) => debug!(%error, "Uses of routes can't be told to the other replicas: {error}; trying again"),
-        }
-    }
-
-    /// The same, now, for we stop.
-    pub(super) async fn note_last(&self, table: &RouteTable, names: &HashMap<RouteSpec, Box<str>>) {
-        let _ = timeout(STOP_PATIENCE, self.note(table, names)).await;
-    }
-
-    /// What nobody has been told; with what stands in our note, if there is any of it, for that is written anew.
-    fn untold(&self, table: &RouteTable, names: &HashMap<RouteSpec, Box<str>>) -> BTreeMap<Box<str>, i64> {
-        // The same order as elsewhere: first ours, then that of what is known.
-        let kept = self.lock();
-        let known = self.activity.read();
-        let beyond = |notes: &dyn Fn(&str) -> bool| {
-            let mut found = BTreeMap::new();
-            for route in table.iter() {
-                let Some(name) = names.get(&route.spec) else { continue };
-                let Some(at_ms) = known.last.get(name) else { continue };
-                let in_chunk = kept.chunks[chunk_of(name)].chunk.routes.get(name);
-                let in_notes =
-                    kept.notes.iter().filter(|(key, _)| notes(key)).filter_map(|(_, routes)| routes.get(name));
-                // A route was used at its POST; all know that from its record.
-                let told = in_notes.chain(in_chunk).copied().fold(route.created.as_millisecond(), i64::max);
-                if *at_ms > told && found.len() < NOTED_MAX {
-                    found.insert(name.clone(), *at_ms);
-                }
-            }
-            found
-        };
-        if beyond(&|_| true).is_empty() { BTreeMap::new() } else { beyond(&|key| key != self.note_key) }
-    }
-
     fn lock(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -360,7 +315,7 @@ mod tests {
     use super::*;
     use crate::clock::SystemClock;
     use crate::lifecycle::Lifecycle;
-    use crate::route::{Route, RouteData, Target};
+    use crate::route::{Route, RouteData, RouteSpec, RouteTable, Target};
     use crate::store::Store as _;
     use crate::store::lease::{Contender, Step, Tenure, Times};
     use crate::store::memory::MemoryStore;

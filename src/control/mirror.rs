@@ -4,16 +4,14 @@
 //! the other. Whoever writes compares the head or the marker with what it saw here, so a mirror that is behind does no harm.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
-use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, info};
 
-use super::flapping::{Detector, Flap};
+use super::flapping::Detector;
 use super::past::{Past, Verdict};
 pub(super) use super::view::View;
 use super::view::remember;
@@ -23,19 +21,19 @@ use crate::route::record::{self, Head};
 use crate::route::{RouteSpec, RouteTable, chain};
 use crate::store::follow::{Follower, Update};
 use crate::store::{Event, KeyValue, Revision, SharedStore};
-use crate::telemetry::seldom::Seldom;
 use crate::traefik::fixed::MARKER_KEY;
 use crate::traefik::name;
 use crate::traefik::tree::Tree;
+
+mod others;
+
+use others::Others;
 
 /// How many past heads are remembered, to know our own commits again.
 const HEADS_MAX: usize = 1024;
 
 /// How many past markers are remembered, to know what Traefiks show.
 const MARKERS_MAX: usize = 1024;
-
-/// Flapping goes on; the log has it this often.
-const FLAPPING_TOLD_AGAIN: Duration = Duration::from_secs(600);
 
 /// The view, shared, and a way to wait until it says something.
 #[derive(Debug)]
@@ -51,22 +49,6 @@ pub(super) struct Mirror {
 
     flapping: Mutex<Detector>,
     others: Others,
-}
-
-/// What others did to our keys, since the start.
-#[derive(Debug)]
-pub(super) struct Others {
-    /// Keys of ours that somebody else changed.
-    pub(super) touched: AtomicU64,
-    /// Changes by which a route flapped.
-    pub(super) flaps: AtomicU64,
-    told: Seldom,
-}
-
-impl Default for Others {
-    fn default() -> Self {
-        Self { touched: AtomicU64::new(0), flaps: AtomicU64::new(0), told: Seldom::every(FLAPPING_TOLD_AGAIN) }
-    }
 }
 
 impl Mirror {
@@ -281,111 +263,6 @@ impl Mirror {
             view.table.remove(&spec);
         } else {
             view.foreign_records.remove(key);
-        }
-    }
-
-    /// Looks whether routes go back and forth, before the view has the changes.
-    fn watch_for_flapping(&self, events: &[Event]) {
-        let (keys, now) = (&self.settings.records, Instant::now());
-        let mut detector = self.flapping.lock().unwrap_or_else(PoisonError::into_inner);
-        for event in events.iter().filter(|event| keys.is_route(event.key())) {
-            let Some(spec) = self.spec_of(event.key()) else { continue };
-            let old = self.read().table.get(&spec).map(|route| route.target.clone());
-            let Event::Put(entry) = event else {
-                detector.delete(&spec, old.as_ref(), now);
-                continue;
-            };
-            let Ok(new) = record::decode(keys, &entry.key, &entry.value) else { continue };
-            if let Some(flap) = detector.put(&spec, old.as_ref(), &new.target, now) {
-                self.tell_flap(&flap);
-            }
-        }
-    }
-
-    fn tell_flap(&self, Flap { spec, targets: [now, before] }: &Flap) {
-        self.others.flaps.fetch_add(1, Ordering::Relaxed);
-        if !self.others.told.is_due() {
-            return;
-        }
-        let what = if now == before {
-            format!("{} and other routes are removed and put back again and again", spec.as_str())
-        } else {
-            format!("{} goes back and forth between {} and {}", spec.as_str(), before.as_str(), now.as_str())
-        };
-        warn!(
-            route = spec.as_str(),
-            "The route {what}: two JupyterHubs seem to use this proxy, or their proxies share one --etcd-prefix; give each \
-             hub a proxy with a prefix and a token of its own"
-        );
-    }
-
-    fn tell_strangers(&self, keys: &BTreeSet<String>, what_then: &str) {
-        if keys.is_empty() {
-            return;
-        }
-        self.others.touched.fetch_add(keys.len() as u64, Ordering::Relaxed);
-        let named = hands::named(keys.iter().map(String::as_str));
-        warn!("Somebody other than Pointsman has changed {named}; that {what_then}");
-    }
-
-    /// Tells at /readyz, and once in the log, what among the records can't be used.
-    fn note_records(&self) {
-        let view = self.read();
-        let unreadable = (!view.unreadable.is_empty()).then(|| {
-            let named = hands::named(view.unreadable.keys().map(String::as_str));
-            format!("records that can't be read, so that their routes stay as they were: {named}; add each route again, or remove its key")
-        });
-        let foreign = (!view.foreign_records.is_empty()).then(|| {
-            let named = hands::named(view.foreign_records.iter().map(String::as_str));
-            format!("keys under --etcd-prefix that are none of ours: {named}; they do no harm, and should be removed")
-        });
-        drop(view);
-        self.note("unreadable records", unreadable);
-        self.note("foreign records", foreign);
-    }
-
-    /// Tells at /readyz, and once in the log, of keys that Traefik reads and that aren't ours.
-    fn note_tree(&self) {
-        let foreign = self.foreign().filter(|_| !self.settings.own_root_key);
-        let sentence = |named| {
-            format!(
-                "keys under --traefik-root-key that are none of ours: {named}; Traefik reads them too, and one that it can't \
-                 understand stops all changes: remove them, or let us do it by --own-root-key"
-            )
-        };
-        self.note("foreign keys", foreign.map(sentence));
-    }
-
-    fn note(&self, name: &'static str, sentence: Option<String>) {
-        match sentence {
-            Some(sentence) => {
-                if self.readiness.notes().get(name) != Some(&sentence) {
-                    warn!("There are {sentence}");
-                }
-                self.readiness.note(name, sentence);
-            }
-            None => self.readiness.forget(name),
-        }
-    }
-
-    /// Keys that Traefik reads and that aren't ours, some of them by name.
-    pub(super) fn foreign(&self) -> Option<String> {
-        let view = self.read();
-        let prefix = self.settings.tree.prefix();
-        let keys: Vec<String> = view.tree.foreign.keys().map(|key| format!("{prefix}{key}")).collect();
-        (!keys.is_empty()).then(|| hands::named(keys.iter().map(String::as_str)))
-    }
-
-    /// What others did to our keys.
-    pub(super) fn others(&self) -> &Others {
-        &self.others
-    }
-
-    /// A plan has found that the tree of this revision is as it should be.
-    pub(super) fn trust_tree(&self, revision: Revision) {
-        let is_due = |view: &View| view.tree_doubtful && view.tree_revision == revision;
-        if is_due(&self.read()) {
-            self.change(|view| view.tree_doubtful &= !is_due(view));
         }
     }
 

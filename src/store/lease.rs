@@ -15,9 +15,10 @@
 //!
 //! Nothing here decides by time alone: the TTL says when it is worth while to try, the store says who has it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -67,8 +68,9 @@ impl Held {
 pub struct Tenure {
     terms: watch::Receiver<Option<Held>>,
     ttl: Duration,
+    unable: Arc<Notify>,
     /// Keeps the channel open where no task does.
-    _alone: Option<std::sync::Arc<watch::Sender<Option<Held>>>>,
+    _alone: Option<Arc<watch::Sender<Option<Held>>>>,
 }
 
 impl Tenure {
@@ -76,7 +78,7 @@ impl Tenure {
     #[must_use]
     pub fn alone() -> Self {
         let (sender, terms) = watch::channel(Some(Held { guard: None, asked: Instant::now() }));
-        Self { terms, ttl: Duration::MAX, _alone: Some(std::sync::Arc::new(sender)) }
+        Self { terms, ttl: Duration::MAX, unable: Arc::default(), _alone: Some(Arc::new(sender)) }
     }
 
     /// Whether we have it now, as far as we know.
@@ -114,6 +116,11 @@ impl Tenure {
         }
     }
 
+    /// Gives the lease to somebody else, for we can't do the work. If there is nobody we have it again after a TTL.
+    pub fn give_up(&self) {
+        self.unable.notify_one();
+    }
+
     async fn changed(&mut self) {
         if self.terms.changed().await.is_err() {
             // The lease has ended with us; what is known of it stays as it is.
@@ -128,6 +135,7 @@ pub struct Lease {
     key: String,
     contender: Contender,
     terms: watch::Sender<Option<Held>>,
+    unable: Arc<Notify>,
 }
 
 impl Lease {
@@ -135,8 +143,9 @@ impl Lease {
     #[must_use]
     pub fn new(store: SharedStore, key: &str, times: Times) -> (Self, Tenure) {
         let (sender, terms) = watch::channel(None);
-        let lease = Self { store, key: key.to_owned(), contender: Contender::new(key, times), terms: sender };
-        (lease, Tenure { terms, ttl: times.ttl, _alone: None })
+        let (contender, unable) = (Contender::new(key, times), Arc::new(Notify::new()));
+        let lease = Self { store, key: key.to_owned(), contender, terms: sender, unable: unable.clone() };
+        (lease, Tenure { terms, ttl: times.ttl, unable, _alone: None })
     }
 
     /// Contends until `stop`, and gives the lease back then, so that another replica has it at once.
@@ -163,19 +172,29 @@ impl Lease {
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = wait => {}
+                () = self.unable.notified() => {
+                    let given = self.contender.give_up(Instant::now());
+                    self.publish();
+                    self.give_back(given).await;
+                }
                 update = follower.next() => {
                     self.contender.see(update, Instant::now());
                     self.publish();
                 }
             }
         }
-        if let Some(txn) = self.contender.release() {
-            match timeout(STOP_PATIENCE, self.ask(txn)).await.unwrap_or_else(|_| Err(no_answer(STOP_PATIENCE))) {
-                Ok(_) => debug!(key = self.key, "The lease {} was given back", self.key),
-                Err(error) => warn!(%error, "The lease {} could not be given back: {error}", self.key),
-            }
-        }
+        let given = self.contender.release();
         self.publish();
+        self.give_back(given).await;
+    }
+
+    /// If that fails the others have it after a TTL.
+    async fn give_back(&self, given: Option<Txn>) {
+        let Some(txn) = given else { return };
+        match timeout(STOP_PATIENCE, self.ask(txn)).await.unwrap_or_else(|_| Err(no_answer(STOP_PATIENCE))) {
+            Ok(_) => debug!(key = self.key, "The lease {} was given back", self.key),
+            Err(error) => warn!(%error, "The lease {} could not be given back: {error}", self.key),
+        }
     }
 
     async fn ask(&self, txn: Txn) -> Result<Commit, StoreError> {
@@ -378,6 +397,13 @@ impl Contender {
         let term = self.term.take()?;
         let ops = [&self.key, &self.beat_key].map(|key| Op::Delete { key: key.clone() }).into();
         Some(Txn { guards: vec![self.guard(term)], ops })
+    }
+
+    /// The same, but we go on: for a TTL the lease is left to others.
+    pub fn give_up(&mut self, now: Instant) -> Option<Txn> {
+        let given = self.release()?;
+        self.not_before = Some(now + self.times.ttl);
+        Some(given)
     }
 
     fn guard(&self, term: Term) -> Guard {

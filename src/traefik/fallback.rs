@@ -128,6 +128,6 @@ mod tests {
             }
         }
         let marker = &http["middlewares"]["marker"]["headers"]["customResponseHeaders"]["X-Pointsman-Revision"];
-        assert_eq!(marker, "2.d.e.7");
+        assert_eq!(marker, &json!(format!("{LAYOUT}.d.e.7")));
     }
 }

@@ -12,6 +12,7 @@ A **link** listens on a port of its own and passes bytes on to the real one, in 
     mute     requests are swallowed, answers arrive; afterwards connections are reset
     deaf     requests arrive, answers are swallowed; afterwards connections are reset
     slow     each piece of bytes arrives a quarter of a second late
+    tear     now and then an answer is thrown away, and its connection reset: the request has arrived
 
 A link may have a mode of its own for one process: `{"set": "peer-1", "from": 4711, "mode": "hole"}`. Whose a connection
 is, is read from /proc, for members of etcd all use the same address of another member.
@@ -27,10 +28,11 @@ import struct
 import sys
 
 LOOPBACK = "127.0.0.1"
-MODES = ("pass", "refuse", "hole", "stall", "mute", "deaf", "slow")
+MODES = ("pass", "refuse", "hole", "stall", "mute", "deaf", "slow", "tear")
 # What was open in these modes has lost bytes, and can't go on.
 LOSING = ("hole", "mute", "deaf")
 SLOW_SECONDS = 0.25
+TEAR_CHANCE = 0.04
 HIGH_WATER_BYTES = 1 << 20
 
 
@@ -138,6 +140,9 @@ class Pair:
         mode = self.mode
         if mode == "hole" or mode == ("mute" if half is self.client else "deaf"):
             return
+        if mode == "tear" and half is self.server and random.random() < TEAR_CHANCE:
+            self.close(True)
+            return
         self.waiting[half.is_client].append(data)
         if mode == "slow":
             asyncio.get_running_loop().call_later(SLOW_SECONDS, self.flush_one, half.is_client)
@@ -174,7 +179,7 @@ class Pair:
 
     def lost(self, half):
         # In a hole the end of one side isn't heard of by the other.
-        if self.mode in ("pass", "refuse", "slow"):
+        if self.mode in ("pass", "refuse", "slow", "tear"):
             self.close(True)
 
     def changed(self, before, after):

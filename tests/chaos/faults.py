@@ -258,6 +258,20 @@ class CutPointsmanOneEtcd(Cut):
 
 
 @register
+class LostAnswers(Cut):
+    name = "lost-answers"
+    what = "answers of etcd to all Pointsmans get lost now and then: what was asked for has happened, and nobody says so"
+    modes = ("tear",)
+    hold = (2, 4)
+
+    def tell(self):
+        return self.name
+
+    def links(self):
+        return [(f"pointsman-{n}-etcd-{m}", None) for n in EACH for m in EACH]
+
+
+@register
 class CutTraefikEtcd(Cut):
     name = "cut-traefik-etcd"
     what = "one Traefik is cut off from all of etcd"
@@ -375,7 +389,10 @@ class Compact(Fault):
 
     async def heal(self):
         for n in EACH:
-            await self.world.etcd(n, "maintenance/defragment", {}, 20)
+            try:
+                await self.world.etcd(n, "maintenance/defragment", {}, 20)
+            except (RuntimeError, ValueError):
+                pass  # another fault has this one
 
 
 class CutAndCompact(Cut):

@@ -24,7 +24,7 @@ def commit():
 def line_of(result, date="", of=""):
     verdict = ",".join(sorted({v.kind for v in result.violations})) or "ok"
     values = [
-        date, of, str(result.seed), " ".join(result.faults).replace(") ", ")+"), str(result.calls), str(result.unknown),
+        date, of, str(result.seed), "+".join(result.faults), str(result.calls), str(result.unknown),
         str(result.looks), f"{result.recovery:.2f}", f"{result.gap:.2f}", str(result.failed), verdict,
     ]  # fmt: skip
     return dict(zip(COLUMNS, values))
@@ -35,7 +35,7 @@ class Ledger:
 
     def __init__(self, path, of=None):
         self.path = path
-        self.commit = commit()
+        self.commit = of or commit()
         if not path.exists():
             path.write_text("\t".join(COLUMNS) + "\n")
 
@@ -90,3 +90,13 @@ def describe(registry):
     rows = ["| fault | what happens | needs |", "| --- | --- | --- |"]
     rows += [f"| `{n}` | {registry[n].what} | {', '.join(registry[n].needs)} |" for n in sorted(registry)]
     return "\n".join(rows)
+
+
+def write_into(page, lines, registry):
+    """Put both tables into a page, between its marks."""
+    text = page.read_text()
+    for mark, content in (("faults", describe(registry)), ("ledger", table(read(lines)))):
+        begin, end = f"<!-- {mark} -->\n", "<!-- end -->"
+        before, _, rest = text.partition(begin)
+        text = before + begin + content + "\n" + end + rest.partition(end)[2]
+    page.write_text(text)

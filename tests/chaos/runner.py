@@ -3,6 +3,7 @@
 import asyncio
 import random
 import time
+import traceback
 from dataclasses import dataclass, field
 
 import checker
@@ -137,6 +138,8 @@ class Runner:
             result.faults = [f.tell() for f in faults]
             self.traffic.settle_unanswered(self.world.kills, time.monotonic())
             result.violations.append(Violation("no recovery", str(why)))
+        except Exception:  # a fault that can't be done, or a defect of the rig: it must not end the other runs
+            result.violations.append(Violation("rig", traceback.format_exc()))
         result.violations += [Violation("died", text) for text in self.world.dead()]
         result.seconds = time.monotonic() - began
         return result

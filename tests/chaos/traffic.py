@@ -208,9 +208,24 @@ class Traffic:
                 self.under_way -= 1
             await asyncio.sleep(WRITE_PAUSE_SECONDS * chance.uniform(0.2, 1.8))
 
+    async def _duel(self, chance, route):
+        """Two replicas are asked for the same route at the same moment, as by two hubs' hands."""
+        one, other = chance.sample(range(3), 2)
+        kinds = chance.choice([("delete", "delete"), ("delete", "delete"), ("put", "delete"), ("put", "put")])
+        calls = []
+        for kind, replica in zip(kinds, (one, other)):
+            value = self.values.next(route) if kind == "put" else None
+            calls.append(self.persist(kind, route, value, replica, fresh=kind == "put"))
+        await asyncio.gather(*calls)
+        entry = await self.call("get", route, one)
+        if entry.outcome == DONE:
+            self.known[route] = entry.value
+
     async def _one_write(self, chance, route, first):
         what = chance.random()
         known = self.known.get(route)
+        if what > 0.92:
+            return await self._duel(chance, route)
         if what < 0.12:
             await self.call("get", route, chance.randrange(3))
         elif what < 0.2 and known:

@@ -482,3 +482,29 @@ async fn while_nobody_looks_nothing_is_told() {
     let gone = world.replicas.iter().filter(|replica| replica.activity.is_holder()).count();
     assert_eq!(gone, 0, "the lease is kept for its TTL");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_can_not_see_every_traefik_leaves_it_to_another_one() {
+    let store = MemoryStore::new();
+    let traefik = FakeTraefik::start(Arc::new(store.clone()), "traefik").await;
+    // It takes connections, and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let url = format!("http://{}", silent.local_addr().expect("an address")).parse().expect("a URL");
+    let blind = Replica::start(store.clone(), url, LONG);
+    eventually("it has the lease", PATIENCE, || async {
+        if blind.activity.is_holder() { Ok(()) } else { Err("not yet".to_owned()) }
+    })
+    .await;
+    let other = Replica::start(store.clone(), traefik.url.clone(), LONG);
+    eventually("the other one sees everything", PATIENCE, || async {
+        let looks = other.way.looks.load(Ordering::SeqCst);
+        if looks > 3 && other.activity.is_holder() && !blind.activity.is_holder() {
+            Ok(())
+        } else {
+            Err(looks.to_string())
+        }
+    })
+    .await;
+    assert_eq!(blind.way.looks.load(Ordering::SeqCst), 0);
+    assert!(blind.activity.age().is_some(), "it follows");
+}
