@@ -375,7 +375,11 @@ class Cuts:
                 start_new_session=True, preexec_fn=before_exec,
             )  # fmt: skip
         cuts = cls(process)
-        await cuts._say(plan, "ready")
+        try:
+            await cuts._say(plan, "ready")
+        except RuntimeError:
+            await process.wait()
+            raise
         return cuts
 
     async def _say(self, what, answer="done"):

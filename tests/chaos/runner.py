@@ -249,7 +249,16 @@ class Runner:
 
 async def new_world(folder, binary, seed, clock_shim=None):
     """A world that is well, and a runner on it."""
-    world = World(folder, binary, clock_shim=clock_shim)
+    for _ in range(5):
+        world = World(folder, binary, clock_shim=clock_shim)
+        try:
+            await world.start_links()
+            break
+        except RuntimeError as why:  # somebody else has taken one of the ports meanwhile
+            problem = why
+            await world.close()
+    else:
+        raise WorldFailed(str(problem))
     try:
         await world.start()
         runner = Runner(world, seed)

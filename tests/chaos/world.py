@@ -142,8 +142,8 @@ class World:
 
     # Starting
 
-    async def start(self):
-        """Everything, until the first routes are served."""
+    async def start_links(self):
+        """The process with the links, balancers and backends: first of all, for it takes most of the ports."""
         parent = os.getpid()
 
         def before_exec():
@@ -161,6 +161,9 @@ class World:
         }
         self.logs.mkdir(parents=True, exist_ok=True)
         self.cuts = await Cuts.start(plan, self.logs / "cuts.log", before_exec)
+
+    async def start(self):
+        """All nine, each until it answers. Traefik is ready once there are routes."""
         for n in EACH:
             self._prepare_etcd(n)
             self._prepare_pointsman(n)
