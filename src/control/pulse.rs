@@ -144,7 +144,7 @@ impl Pulse {
             other => other,
         };
         if verdict != Verdict::Onward {
-            return self.recover(&verdict, &belief.past).await;
+            return self.recover(verdict, &belief.past, parsed.as_ref()).await;
         }
         self.mirror.trust(belief.doubts);
         if self.counts.stood_still.load(Ordering::SeqCst) == belief.stood_still {
@@ -277,7 +277,7 @@ impl Pulse {
 
     /// The store is elsewhere: reads it anew, has a new history begin where the old one is not over for everybody, and says
     /// what happened.
-    async fn recover(&mut self, verdict: &Verdict, past: &Past) {
+    async fn recover(&mut self, mut verdict: Verdict, past: &Past, judged: Option<&Head>) {
         self.readiness.hold(
             HISTORY,
             "etcd went back in time or was replaced: its routes are read anew, and Traefiks are brought to them",
@@ -298,7 +298,11 @@ impl Pulse {
             (Seen::of(&view, &self.settings), view.head.clone(), Difference::between(&before, &view.table), is_ours)
         };
         let mut now = (head.clone(), self.mirror.read().records_revision);
-        if let (Verdict::Back(_), true) = (verdict, is_ours) {
+        if head.as_ref().map(|head| &head.epoch) != judged.map(|head| &head.epoch) {
+            // Another replica has noticed as well, and was faster.
+            verdict = if head.is_some() { Verdict::Other } else { Verdict::Wiped };
+        }
+        if let (Verdict::Back(_), true) = (&verdict, is_ours) {
             // It was there a moment ago; the next beat sees what became of it.
             let Some(head) = head else { return };
             // The numbers go on: records keep theirs, and who waits for one of them must find it covered.
@@ -310,7 +314,7 @@ impl Pulse {
                 Err(error) => return warn!(%error, "No new history can be begun yet: {error}"),
             }
         }
-        tell(verdict, past.head(), now.0.as_ref(), difference);
+        tell(&verdict, past.head(), now.0.as_ref(), difference);
         self.counts.went_back.fetch_add(1, Ordering::Relaxed);
         if past.revision() > now.1 {
             self.wanted = Some(past.revision());

@@ -45,6 +45,7 @@ pub fn plan(
     let mut planner = Planner::new(table, tree, settings, sizes, frozen);
     planner.fixed();
     planner.remove_gone();
+    planner.mend_buckets();
     planner.add_buckets_and_domains();
     planner.nest_buckets();
     planner.retarget();
@@ -109,10 +110,9 @@ impl<'a> Planner<'a> {
     }
 
     fn fixed(&mut self) {
-        if self.table.is_empty() && !self.tree.has_root() {
-            return;
-        }
-        let wanted = self.settings.keys();
+        // Before the first route nothing is wanted; what another hand has put there may stop Traefik all the same.
+        let is_wanted = !self.table.is_empty() || self.tree.has_root();
+        let wanted = if is_wanted { self.settings.keys() } else { BTreeMap::new() };
         let (puts, deletes) = self.tree.fixed_difference(&wanted);
         let puts = puts.into_iter().map(|(key, value)| Edit::Put { key, value });
         self.unit(puts.chain(deletes.into_iter().map(|key| Edit::Delete { key })).collect());
@@ -143,6 +143,15 @@ impl<'a> Planner<'a> {
                 edits.extend([remove_router(name), remove_service(&service)]);
                 edits.extend(self.tree.middlewares.get(&*service).map(|_| remove_middleware(&service)));
                 units.push(edits);
+            } else if self.is_orphan(&service) {
+                // Its bucket was taken away by another hand, and is not worth making anew: the route is a leaf again.
+                if let Some((_, place)) = self.routes.get(&service) {
+                    self.work.domains.remove(*place);
+                }
+                self.work.lists.remove(&**name);
+                let mut edits = reassign(&mut self.work);
+                edits.push(remove_router(name));
+                units.push(edits);
             }
         }
         let is_left = |name: &str| gone(name) && !self.tree.routers.contains_key(name);
@@ -152,7 +161,8 @@ impl<'a> Planner<'a> {
         for name in
             self.routes.iter().filter(|(_, (_, place))| self.work.domains.contains(*place)).map(|(name, _)| name)
         {
-            if self.work.routes.remove(name).is_some() {
+            self.work.routes.remove(name);
+            if self.tree.routers.contains_key(name.as_str()) {
                 units.push(vec![remove_router(name)]);
             }
         }
@@ -160,6 +170,32 @@ impl<'a> Planner<'a> {
         // Lists that were damaged or left behind by another hand.
         let mended = reassign(&mut self.work);
         self.unit(mended);
+    }
+
+    /// Whether the catch-all of this route has no bucket to be the catch-all of, and should have none.
+    fn is_orphan(&self, service: &str) -> bool {
+        self.routes.get(service).is_some_and(|(_, place)| {
+            !place.is_empty()
+                && !self.layout.domains.contains(*place)
+                && !self.work.buckets.contains(&Bucket::new(place, true))
+        })
+    }
+
+    /// Buckets that another hand has changed, apart from where they hang.
+    fn mend_buckets(&mut self) {
+        let mut mended: Vec<Vec<Edit>> = Vec::new();
+        for bucket in self.work.buckets.iter().filter(|bucket| !bucket.prefix.is_empty()) {
+            let name = bucket.name();
+            let Some(present) = self.tree.routers.get(name.as_str()) else { continue };
+            let parent = field(present, "parentRefs").map(str::to_owned);
+            let wanted = self.bucket_router(bucket, parent);
+            let edits = difference(&format!("http/routers/{name}/"), Some(present), &wanted);
+            if !edits.is_empty() {
+                mended.push(edits);
+            }
+        }
+        mended.sort_by(|a, b| a[0].key().cmp(b[0].key()));
+        self.units.append(&mut mended);
     }
 
     fn add_buckets_and_domains(&mut self) {
@@ -191,14 +227,20 @@ impl<'a> Planner<'a> {
     fn put_bucket(&mut self, bucket: &Bucket) -> Vec<Edit> {
         let name = bucket.name();
         let parent = self.work.buckets.parent(bucket).name();
-        let rule = rule::bucket(self.space, &bucket.prefix, bucket.whole).unwrap_or_default();
         self.work.buckets.insert(bucket.clone());
         self.work.parents.insert(bucket.clone(), parent.clone());
-        vec![
-            put_router(&name, "rule", &rule),
-            put_router(&name, "priority", &bucket.priority().to_string()),
-            put_router(&name, "parentRefs", &parent),
-        ]
+        // A router of this name may be there that could not be read.
+        self.broken.retain(|broken| *broken != name);
+        let present = self.tree.routers.get(name.as_str());
+        difference(&format!("http/routers/{name}/"), present, &self.bucket_router(bucket, Some(parent)))
+    }
+
+    /// The fields of a bucket's router.
+    fn bucket_router(&self, bucket: &Bucket, parent: Option<String>) -> Vec<(&'static str, String)> {
+        let rule = rule::bucket(self.space, &bucket.prefix, bucket.whole).unwrap_or_default();
+        let mut fields = vec![("rule", rule), ("priority", bucket.priority().to_string())];
+        fields.extend(parent.map(|parent| ("parentRefs", parent)));
+        fields
     }
 
     /// Makes a route the catch-all of the buckets below it. Its list follows by [`reassign`], in the same unit.

@@ -8,6 +8,8 @@ use crate::route::{RouteData, RouteSpec, Target};
 use crate::traefik::fixed::Servers;
 use crate::traefik::rule::tests::{as_traefik_sees, as_traefik_sends, expression_rest, matches};
 
+mod damage;
+
 /// Small enough that random tables of some dozens of routes split and merge all the time.
 const SMALL: Sizes = Sizes { split_above: 6, split_down_to: 3, merge_below: 3, group_min: 2 };
 
