@@ -3,7 +3,6 @@
 //! Two watches, one for the records and one for Traefik's tree. Each is a state the store really had; one may be ahead of
 //! the other. Whoever writes compares the head or the marker with what it saw here, so a mirror that is behind does no harm.
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use percent_encoding::percent_decode_str;
