@@ -45,6 +45,9 @@ const LISTING_MAX: Duration = Duration::from_secs(10);
 /// How long the store is moved on at a time, before it is asked again.
 const PUSH_SLICE: Duration = Duration::from_secs(1);
 
+/// After an outage Traefiks come back to etcd by and by, and are not taken for deaf meanwhile.
+const OUTAGE_GRACE: Duration = Duration::from_secs(10);
+
 /// The latches: the store is silent, its head is broken, the mirror is behind, the store went back, Traefiks wait for a
 /// revision that is too far away.
 const STORE: &str = "store";
@@ -60,8 +63,9 @@ pub(super) struct Pulse {
     settings: Arc<Settings>,
     readiness: Readiness,
     counts: Arc<Counts>,
-    /// When the store last answered.
+    /// When the store last answered, and when it last did not.
     answered: Instant,
+    outage: Option<Instant>,
     records: Behind,
     tree: Behind,
     deaf: Deaf,
@@ -87,8 +91,8 @@ impl Pulse {
         counts: Arc<Counts>,
     ) -> Self {
         let (records, tree) = (Behind::default(), Behind::default());
-        let (answered, deaf, wanted) = (Instant::now(), Deaf::default(), None);
-        Self { store, mirror, fleet, settings, readiness, counts, answered, records, tree, deaf, wanted }
+        let (answered, outage, deaf, wanted) = (Instant::now(), None, Deaf::default(), None);
+        Self { store, mirror, fleet, settings, readiness, counts, answered, outage, records, tree, deaf, wanted }
     }
 
     /// Beats until the stop.
@@ -160,8 +164,9 @@ impl Pulse {
         Ok((marker, self.store.get(&self.settings.records.head()).await?))
     }
 
-    fn silent(&self, error: &StoreError) {
+    fn silent(&mut self, error: &StoreError) {
         debug!(%error, "The store did not answer: {error}");
+        self.outage = Some(Instant::now());
         if self.answered.elapsed() >= SILENCE_MAX {
             let reason = format!("{error}; look whether etcd has a quorum, and whether this replica reaches it");
             self.readiness.hold(STORE, reason);
@@ -199,7 +204,12 @@ impl Pulse {
         if self.settings.deliver {
             return self.readiness.release(HISTORY);
         }
-        let cure = self.deaf.look(all, marker, Instant::now());
+        let cure = if self.outage.is_some_and(|outage| outage.elapsed() < OUTAGE_GRACE) {
+            self.deaf = Deaf::default();
+            None
+        } else {
+            self.deaf.look(all, marker, Instant::now())
+        };
         if let Some(wanted) = self.wanted {
             if wanted - revision > PUSHES_MAX {
                 self.wanted = None;
@@ -217,8 +227,11 @@ impl Pulse {
                 self.touch().await;
             }
         } else if let Some(Cure::Push(further, url)) = &cure {
-            info!(traefik = %url, further, "The Traefik at {url} does not follow its keys: it may wait for a revision from before a \
-                restore; moving the store on");
+            info!(
+                traefik = %url, further,
+                "The Traefik at {url} shows an old state although etcd is well: in case it waits for a revision from before a \
+                 restore, etcd's is moved on by {further}"
+            );
             if self.push(revision, revision + further).await.is_some() {
                 self.touch().await;
             }
@@ -248,6 +261,12 @@ impl Pulse {
             }
             Err(error) => {
                 debug!(%error, "The store can't be moved on: {error}");
+                if self.wanted.is_some() {
+                    let key = self.settings.records.push();
+                    let reason =
+                        format!("etcd went back in time, and its revision can't be moved on by writing {key}: {error}");
+                    self.readiness.hold(HISTORY, reason);
+                }
                 None
             }
         }
@@ -316,6 +335,8 @@ impl Pulse {
         }
         tell(&verdict, past.head(), now.0.as_ref(), difference);
         self.counts.went_back.fetch_add(1, Ordering::Relaxed);
+        // Who is deaf now is so by this.
+        self.outage = None;
         if past.revision() > now.1 {
             self.wanted = Some(past.revision());
         }
