@@ -217,6 +217,9 @@ impl Pulse {
                 self.touch().await;
             }
         } else if let Some(Cure::Push(further, url)) = &cure {
+            if let Some(named) = self.mirror.foreign() {
+                warn!(traefik = %url, "The Traefik at {url} does not follow its keys; there are {}", self.mirror.foreign_sentence(&named));
+            }
             info!(traefik = %url, further, "The Traefik at {url} does not follow its keys: it may wait for a revision from before a \
                 restore; moving the store on");
             if self.push(revision, revision + further).await.is_some() {

@@ -65,7 +65,9 @@ fn mend(variant: Variant, routes: &BTreeMap<String, u16>, damages: &[Damage]) ->
             if steps.iter().all(|step| step.edits.is_empty()) {
                 return Ok(());
             }
-            steps.iter().for_each(|step| apply(keys, tree, step));
+            for step in &steps {
+                apply(keys, tree, step);
+            }
         }
         Err(TestCaseError::fail(format!("the plans don't come to an end: {:?}", plan(tree))))
     };
