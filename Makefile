@@ -33,7 +33,7 @@ wheel: ## build the Python package for this machine into target/wheels/
 	@$(PYTHON) scripts/dev-env build wheel
 	CARGO=$(abspath $(CARGO)) .pointsman/wheel/bin/maturin build --release --locked --out target/wheels
 
-test: setup-test fmt-check clippy doc test-rust test-python test-e2e test-dataplane test-hub-proxy ## run all checks and tests
+test: setup-test fmt-check clippy doc test-rust test-python test-e2e test-dataplane test-hub-proxy test-chaos ## run all checks and tests
 	$(call heading,All checks and tests passed)
 
 setup-test:
@@ -75,7 +75,8 @@ test-e2e: ## run the end-to-end tests with real JupyterHubs and a browser (ARGS=
 		scripts/side-by-side \
 			'hub5=POINTSMAN_E2E_FOLDER=e2e-hub5 $(HUB6_PYTHON) -m pytest tests/e2e -k hub5' \
 			'demos=POINTSMAN_E2E_FOLDER=e2e-demos $(HUB6_PYTHON) -m pytest tests/e2e -k "culling or demo"' \
-			'others=$(HUB6_PYTHON) -m pytest tests/e2e -k "not hub5 and not culling and not demo"'; \
+			'single=POINTSMAN_E2E_FOLDER=e2e-single $(HUB6_PYTHON) -m pytest tests/e2e -k nothing_single' \
+			'others=$(HUB6_PYTHON) -m pytest tests/e2e -k "not hub5 and not culling and not demo and not nothing_single"'; \
 	fi
 
 test-e2e-slow: ## run those that take two minutes more: the idle culler with etcd

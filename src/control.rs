@@ -55,6 +55,7 @@ mod projection;
 mod pulse;
 mod restore;
 mod stillness;
+mod view;
 mod writer;
 
 /// How long a verb may take in all. Hubs of version 4 and 5 hang up after 10 s.

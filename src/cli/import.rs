@@ -79,8 +79,12 @@ async fn import(config: &Config, options: &ArgMatches) -> Result<bool, String> {
     let there = match &here {
         None => There::default(),
         Some(Here::Store(store)) => {
-            let records = bulk::read(&**store, &RecordKeys::new(config.prefix())).await;
-            There::recorded(&records.map_err(|error| error.to_string())?.table)
+            let keys = RecordKeys::new(config.prefix());
+            let records = bulk::read(&**store, &keys).await.map_err(|error| error.to_string())?;
+            if let Some(quarrel) = wiring::owner(config).and_then(|owner| records.quarrel(&keys, &owner)) {
+                return Err(quarrel);
+            }
+            There::recorded(&records.table)
         }
         Some(Here::Api(client)) => There::listed(client.list().await?, &settings),
     };

@@ -21,6 +21,7 @@ use crate::config::{
 use crate::control;
 use crate::forward::Forwards;
 use crate::route::Target;
+use crate::route::installation::Installation;
 use crate::route::record::RecordKeys;
 use crate::snapshot;
 use crate::store::etcd::EtcdSettings;
@@ -75,6 +76,12 @@ pub(super) fn control_settings(config: &Config, tree: fixed::Settings) -> contro
         installation: config.etcd().and_then(|etcd| etcd.installation.clone()),
         layout: LAYOUT,
     }
+}
+
+/// Whose routes in etcd we use; a folder is nobody else's.
+pub(super) fn owner(config: &Config) -> Option<Installation> {
+    let root_key = config.traefik.root_key.clone();
+    config.etcd().map(|etcd| Installation { name: etcd.installation.clone(), root_key })
 }
 
 /// The byte forwarder, as Traefik's tree sees it.

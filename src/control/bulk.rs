@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::commit::{self, HEAD_OPS};
 use super::next_head;
 use crate::clock::Clock;
+use crate::route::installation::Installation;
 use crate::route::record::{self, Head, RecordKeys};
 use crate::route::{Route, RouteData, RouteSpec, RouteTable, Target};
 use crate::store::{Commit, Guard, Revision, Store, StoreError, Txn};
@@ -44,6 +45,15 @@ pub struct Records {
     pub table: RouteTable,
     head: Option<Head>,
     head_revision: Revision,
+    installation: Option<Vec<u8>>,
+}
+
+impl Records {
+    /// Why `owner` must not change these records, if they are somebody else's.
+    #[must_use]
+    pub fn quarrel(&self, keys: &RecordKeys, owner: &Installation) -> Option<String> {
+        owner.quarrel(keys.prefix(), &keys.installation(), self.installation.as_ref()?)
+    }
 }
 
 /// Why records can't be read or written. Changes made before stay.
@@ -84,6 +94,8 @@ pub async fn read(store: &dyn Store, keys: &RecordKeys) -> Result<Records, BulkE
         if entry.key == keys.head() {
             records.head = Some(Head::parse(&entry.value).map_err(unreadable)?);
             records.head_revision = entry.mod_revision;
+        } else if entry.key == keys.installation() {
+            records.installation = Some(entry.value);
         } else if keys.is_route(&entry.key) {
             records.table.insert(record::decode(keys, &entry.key, &entry.value).map_err(unreadable)?.into());
         }

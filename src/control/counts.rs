@@ -68,7 +68,8 @@ impl Counts {
         self.read_at.lock().unwrap_or_else(PoisonError::into_inner).map(|at| at.elapsed())
     }
 
-    pub(super) fn read_now(&self) {
+    /// The store has just been read.
+    pub fn read_now(&self) {
         *self.read_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 

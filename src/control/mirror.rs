@@ -3,124 +3,36 @@
 //! Two watches, one for the records and one for Traefik's tree. Each is a state the store really had; one may be ahead of
 //! the other. Whoever writes compares the head or the marker with what it saw here, so a mirror that is behind does no harm.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
-use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, info};
 
-use super::flapping::{Detector, Flap};
+use super::flapping::Detector;
 use super::past::{Past, Verdict};
+pub(super) use super::view::View;
+use super::view::remember;
 use super::{Frozen, Settings, hands};
 use crate::lifecycle::{Lifecycle, Readiness};
 use crate::route::record::{self, Head};
 use crate::route::{RouteSpec, RouteTable, chain};
 use crate::store::follow::{Follower, Update};
 use crate::store::{Event, KeyValue, Revision, SharedStore};
-use crate::telemetry::seldom::Seldom;
 use crate::traefik::fixed::MARKER_KEY;
-use crate::traefik::fleet::Status;
-use crate::traefik::marker::Marker;
 use crate::traefik::name;
 use crate::traefik::tree::Tree;
+
+mod others;
+
+use others::Others;
 
 /// How many past heads are remembered, to know our own commits again.
 const HEADS_MAX: usize = 1024;
 
 /// How many past markers are remembered, to know what Traefiks show.
 const MARKERS_MAX: usize = 1024;
-
-/// Flapping goes on; the log has it this often.
-const FLAPPING_TOLD_AGAIN: Duration = Duration::from_secs(600);
-
-/// What the store holds, as far as this replica has heard.
-#[derive(Debug, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "they are independent of each other")]
-pub(super) struct View {
-    /// Whether the records have been read.
-    pub(super) records_loaded: bool,
-    /// All routes.
-    pub(super) table: RouteTable,
-    /// The last record change.
-    pub(super) head: Option<Head>,
-    /// Whether there is a head that can't be read: then nothing may be written.
-    pub(super) head_is_broken: bool,
-    /// The revision of the head's last change; 0 without a head.
-    pub(super) head_revision: Revision,
-    /// The head as it is written.
-    pub(super) head_value: Vec<u8>,
-    /// Whose records these are, as it is written.
-    pub(super) installation: Option<Vec<u8>>,
-    /// Why they aren't ours, if they aren't.
-    pub(super) quarrel: Option<String>,
-    /// The records are those of this revision.
-    pub(super) records_revision: Revision,
-    /// The last heads, oldest first; never one that the store does not have in its past now.
-    pub(super) heads: VecDeque<Head>,
-    /// Records that can't be read, by key.
-    pub(super) unreadable: BTreeMap<String, String>,
-    /// Whether Traefik's tree has been read.
-    pub(super) tree_loaded: bool,
-    /// Traefik's tree.
-    pub(super) tree: Tree,
-    /// The tree is that of this revision.
-    pub(super) tree_revision: Revision,
-    /// The tree may differ from what its marker says, for somebody else has changed it, or it was read anew.
-    pub(super) tree_doubtful: bool,
-    /// Somebody else has changed a record, at this revision, and the head has not moved since.
-    pub(super) record_touched: Option<Revision>,
-    /// Keys among our records that are none of ours.
-    pub(super) foreign_records: BTreeSet<String>,
-    /// The last markers, oldest first; never one that the store does not have in its past now.
-    pub(super) markers: VecDeque<Marker>,
-    /// How far the store had come.
-    pub(super) past: Past,
-    /// The routes as they were before the store was found to have another past.
-    pub(super) before: Option<RouteTable>,
-    /// How often there was a doubt whether this is the present, and whether there is one now. Nothing is answered then.
-    pub(super) doubts: u64,
-    pub(super) doubted: bool,
-    /// How often records and tree were listed.
-    pub(super) listings: (u64, u64),
-    /// When the store last told of the records, be it that nothing had changed.
-    pub(super) heard: Option<Instant>,
-    /// Since when the records can't be followed, if they can't.
-    pub(super) lost: Option<Instant>,
-}
-
-impl View {
-    /// Whether the records have been read, and are followed.
-    pub(super) fn followed(&self) -> bool {
-        self.records_loaded && self.lost.is_none()
-    }
-
-    /// Whether both trees have been read, and are believed.
-    pub(super) fn is_usable(&self) -> bool {
-        self.records_loaded && self.tree_loaded && !self.head_is_broken && !self.doubted
-    }
-
-    /// Whether a Traefik that shows this has it from the store as it is now, and not from one before a restore: the numbers
-    /// may be the same.
-    pub(super) fn has_told(&self, status: &Status) -> bool {
-        match status {
-            Status::Serving(marker) => self.markers.iter().rev().any(|told| told == marker),
-            // Its mark is that of the head.
-            Status::Fallback(marker) => {
-                self.heads.iter().rev().any(|head| marker.state() == (&head.epoch, head.n) && marker.tag == head.nonce)
-            }
-            _ => false,
-        }
-    }
-
-    fn doubt(&mut self) {
-        self.doubts += 1;
-        self.doubted = true;
-    }
-}
 
 /// The view, shared, and a way to wait until it says something.
 #[derive(Debug)]
@@ -136,22 +48,6 @@ pub(super) struct Mirror {
 
     flapping: Mutex<Detector>,
     others: Others,
-}
-
-/// What others did to our keys, since the start.
-#[derive(Debug)]
-pub(super) struct Others {
-    /// Keys of ours that somebody else changed.
-    pub(super) touched: AtomicU64,
-    /// Changes by which a route flapped.
-    pub(super) flaps: AtomicU64,
-    told: Seldom,
-}
-
-impl Default for Others {
-    fn default() -> Self {
-        Self { touched: AtomicU64::new(0), flaps: AtomicU64::new(0), told: Seldom::every(FLAPPING_TOLD_AGAIN) }
-    }
 }
 
 impl Mirror {
@@ -369,118 +265,6 @@ impl Mirror {
         }
     }
 
-    /// Looks whether routes go back and forth, before the view has the changes.
-    fn watch_for_flapping(&self, events: &[Event]) {
-        let (keys, now) = (&self.settings.records, Instant::now());
-        let mut detector = self.flapping.lock().unwrap_or_else(PoisonError::into_inner);
-        for event in events.iter().filter(|event| keys.is_route(event.key())) {
-            let Some(spec) = self.spec_of(event.key()) else { continue };
-            let old = self.read().table.get(&spec).map(|route| route.target.clone());
-            let Event::Put(entry) = event else {
-                detector.delete(&spec, old.as_ref(), now);
-                continue;
-            };
-            let Ok(new) = record::decode(keys, &entry.key, &entry.value) else { continue };
-            if let Some(flap) = detector.put(&spec, old.as_ref(), &new.target, now) {
-                self.tell_flap(&flap);
-            }
-        }
-    }
-
-    fn tell_flap(&self, Flap { spec, targets: [now, before] }: &Flap) {
-        self.others.flaps.fetch_add(1, Ordering::Relaxed);
-        if !self.others.told.is_due() {
-            return;
-        }
-        let what = if now == before {
-            format!("{} and other routes are removed and put back again and again", spec.as_str())
-        } else {
-            format!("{} goes back and forth between {} and {}", spec.as_str(), before.as_str(), now.as_str())
-        };
-        warn!(
-            route = spec.as_str(),
-            "The route {what}: two JupyterHubs seem to use this proxy, or their proxies share one --etcd-prefix; give each \
-             hub a proxy with a prefix and a token of its own"
-        );
-    }
-
-    fn tell_strangers(&self, keys: &BTreeSet<String>, what_then: &str) {
-        if keys.is_empty() {
-            return;
-        }
-        self.others.touched.fetch_add(keys.len() as u64, Ordering::Relaxed);
-        let named = hands::named(keys.iter().map(String::as_str));
-        warn!("Somebody other than Pointsman has changed {named}; that {what_then}");
-    }
-
-    /// Tells at /readyz, and once in the log, what among the records can't be used.
-    fn note_records(&self) {
-        let view = self.read();
-        let unreadable = (!view.unreadable.is_empty()).then(|| {
-            let named = hands::named(view.unreadable.keys().map(String::as_str));
-            format!("records that can't be read, so that their routes stay as they were: {named}; add each route again, or remove its key")
-        });
-        let foreign = (!view.foreign_records.is_empty()).then(|| {
-            let named = hands::named(view.foreign_records.iter().map(String::as_str));
-            format!("keys under --etcd-prefix that are none of ours: {named}; they do no harm, and should be removed")
-        });
-        drop(view);
-        self.note("unreadable records", unreadable);
-        self.note("foreign records", foreign);
-    }
-
-    /// Tells at /readyz, and once in the log, of keys that Traefik reads and that aren't ours.
-    fn note_tree(&self) {
-        self.note("foreign keys", self.foreign().map(|named| self.foreign_sentence(&named)));
-    }
-
-    /// What keys there are that aren't ours, what they may do, and what is to be done.
-    pub(super) fn foreign_sentence(&self, named: &str) -> String {
-        let remedy = if self.settings.own_root_key {
-            "remove them: their names are no text, and we can't"
-        } else {
-            "remove them, or let us do it by --own-root-key"
-        };
-        format!(
-            "keys under --traefik-root-key that are none of ours: {named}; one that Traefik can't understand stops all \
-             changes, so {remedy}"
-        )
-    }
-
-    fn note(&self, name: &'static str, sentence: Option<String>) {
-        match sentence {
-            Some(sentence) => {
-                if self.readiness.notes().get(name) != Some(&sentence) {
-                    warn!("There are {sentence}");
-                }
-                self.readiness.note(name, sentence);
-            }
-            None => self.readiness.forget(name),
-        }
-    }
-
-    /// Keys that Traefik reads and that aren't ours, some of them by name; without those that we shall remove.
-    pub(super) fn foreign(&self) -> Option<String> {
-        let view = self.read();
-        let prefix = self.settings.tree.prefix();
-        let stays = |key: &&String| !self.settings.own_root_key || !hands::can_be_removed(key);
-        let keys: Vec<String> = view.tree.foreign.keys().filter(stays).map(|key| format!("{prefix}{key}")).collect();
-        (!keys.is_empty()).then(|| hands::named(keys.iter().map(String::as_str)))
-    }
-
-    /// What others did to our keys.
-    pub(super) fn others(&self) -> &Others {
-        &self.others
-    }
-
-    /// A plan has found that the tree of this revision is as it should be.
-    pub(super) fn trust_tree(&self, revision: Revision) {
-        let is_due = |view: &View| view.tree_doubtful && view.tree_revision == revision;
-        if is_due(&self.read()) {
-            self.change(|view| view.tree_doubtful &= !is_due(view));
-        }
-    }
-
     /// The routespec whose record has this key.
     fn spec_of(&self, key: &str) -> Option<RouteSpec> {
         let path = key.strip_prefix(self.settings.records.prefix())?.strip_prefix("routes")?;
@@ -546,31 +330,6 @@ impl Mirror {
             }
         }
     }
-}
-
-impl View {
-    fn see_records(&mut self, revision: Revision) {
-        self.records_revision = revision;
-        self.past.see_revision(revision);
-        (self.heard, self.lost) = (Some(Instant::now()), None);
-    }
-
-    fn see_tree(&mut self, revision: Revision) {
-        self.tree_revision = revision;
-        self.past.see_revision(revision);
-    }
-
-    fn forget_head(&mut self) {
-        (self.head, self.head_revision, self.head_is_broken) = (None, 0, false);
-        self.head_value.clear();
-    }
-}
-
-fn remember<T>(all: &mut VecDeque<T>, newest: T, max: usize) {
-    if all.len() == max {
-        all.pop_front();
-    }
-    all.push_back(newest);
 }
 
 /// Starts the two tasks that follow the store.

@@ -45,6 +45,9 @@ const LISTING_MAX: Duration = Duration::from_secs(10);
 /// How long the store is moved on at a time, before it is asked again.
 const PUSH_SLICE: Duration = Duration::from_secs(1);
 
+/// After an outage Traefiks come back to etcd by and by, and are not taken for deaf meanwhile.
+const OUTAGE_GRACE: Duration = Duration::from_secs(10);
+
 /// The latches: the store is silent, its head is broken, the mirror is behind, the store went back, Traefiks wait for a
 /// revision that is too far away.
 const STORE: &str = "store";
@@ -60,8 +63,9 @@ pub(super) struct Pulse {
     settings: Arc<Settings>,
     readiness: Readiness,
     counts: Arc<Counts>,
-    /// When the store last answered.
+    /// When the store last answered, and when it last did not.
     answered: Instant,
+    outage: Option<Instant>,
     records: Behind,
     tree: Behind,
     deaf: Deaf,
@@ -87,8 +91,8 @@ impl Pulse {
         counts: Arc<Counts>,
     ) -> Self {
         let (records, tree) = (Behind::default(), Behind::default());
-        let (answered, deaf, wanted) = (Instant::now(), Deaf::default(), None);
-        Self { store, mirror, fleet, settings, readiness, counts, answered, records, tree, deaf, wanted }
+        let (answered, outage, deaf, wanted) = (Instant::now(), None, Deaf::default(), None);
+        Self { store, mirror, fleet, settings, readiness, counts, answered, outage, records, tree, deaf, wanted }
     }
 
     /// Beats until the stop.
@@ -144,7 +148,7 @@ impl Pulse {
             other => other,
         };
         if verdict != Verdict::Onward {
-            return self.recover(&verdict, &belief.past).await;
+            return self.recover(verdict, &belief.past, parsed.as_ref()).await;
         }
         self.mirror.trust(belief.doubts);
         if self.counts.stood_still.load(Ordering::SeqCst) == belief.stood_still {
@@ -160,8 +164,9 @@ impl Pulse {
         Ok((marker, self.store.get(&self.settings.records.head()).await?))
     }
 
-    fn silent(&self, error: &StoreError) {
+    fn silent(&mut self, error: &StoreError) {
         debug!(%error, "The store did not answer: {error}");
+        self.outage = Some(Instant::now());
         if self.answered.elapsed() >= SILENCE_MAX {
             let reason = format!("{error}; look whether etcd has a quorum, and whether this replica reaches it");
             self.readiness.hold(STORE, reason);
@@ -199,7 +204,12 @@ impl Pulse {
         if self.settings.deliver {
             return self.readiness.release(HISTORY);
         }
-        let cure = self.deaf.look(all, marker, Instant::now());
+        let cure = if self.outage.is_some_and(|outage| outage.elapsed() < OUTAGE_GRACE) {
+            self.deaf = Deaf::default();
+            None
+        } else {
+            self.deaf.look(all, marker, Instant::now())
+        };
         if let Some(wanted) = self.wanted {
             if wanted - revision > PUSHES_MAX {
                 self.wanted = None;
@@ -218,10 +228,14 @@ impl Pulse {
             }
         } else if let Some(Cure::Push(further, url)) = &cure {
             if let Some(named) = self.mirror.foreign() {
-                warn!(traefik = %url, "The Traefik at {url} does not follow its keys; there are {}", self.mirror.foreign_sentence(&named));
+                let keys = self.mirror.foreign_sentence(&named);
+                warn!(traefik = %url, "The Traefik at {url} shows an old state although etcd is well; there are {keys}");
             }
-            info!(traefik = %url, further, "The Traefik at {url} does not follow its keys: it may wait for a revision from before a \
-                restore; moving the store on");
+            info!(
+                traefik = %url, further,
+                "The Traefik at {url} shows an old state although etcd is well: in case it waits for a revision from before a \
+                 restore, etcd's is moved on by {further}"
+            );
             if self.push(revision, revision + further).await.is_some() {
                 self.touch().await;
             }
@@ -251,6 +265,12 @@ impl Pulse {
             }
             Err(error) => {
                 debug!(%error, "The store can't be moved on: {error}");
+                if self.wanted.is_some() {
+                    let key = self.settings.records.push();
+                    let reason =
+                        format!("etcd went back in time, and its revision can't be moved on by writing {key}: {error}");
+                    self.readiness.hold(HISTORY, reason);
+                }
                 None
             }
         }
@@ -280,7 +300,7 @@ impl Pulse {
 
     /// The store is elsewhere: reads it anew, has a new history begin where the old one is not over for everybody, and says
     /// what happened.
-    async fn recover(&mut self, verdict: &Verdict, past: &Past) {
+    async fn recover(&mut self, mut verdict: Verdict, past: &Past, judged: Option<&Head>) {
         self.readiness.hold(
             HISTORY,
             "etcd went back in time or was replaced: its routes are read anew, and Traefiks are brought to them",
@@ -301,7 +321,11 @@ impl Pulse {
             (Seen::of(&view, &self.settings), view.head.clone(), Difference::between(&before, &view.table), is_ours)
         };
         let mut now = (head.clone(), self.mirror.read().records_revision);
-        if let (Verdict::Back(_), true) = (verdict, is_ours) {
+        if head.as_ref().map(|head| &head.epoch) != judged.map(|head| &head.epoch) {
+            // Another replica has noticed as well, and was faster.
+            verdict = if head.is_some() { Verdict::Other } else { Verdict::Wiped };
+        }
+        if let (Verdict::Back(_), true) = (&verdict, is_ours) {
             // It was there a moment ago; the next beat sees what became of it.
             let Some(head) = head else { return };
             // The numbers go on: records keep theirs, and who waits for one of them must find it covered.
@@ -313,8 +337,10 @@ impl Pulse {
                 Err(error) => return warn!(%error, "No new history can be begun yet: {error}"),
             }
         }
-        tell(verdict, past.head(), now.0.as_ref(), difference);
+        tell(&verdict, past.head(), now.0.as_ref(), difference);
         self.counts.went_back.fetch_add(1, Ordering::Relaxed);
+        // Who is deaf now is so by this.
+        self.outage = None;
         if past.revision() > now.1 {
             self.wanted = Some(past.revision());
         }

@@ -217,6 +217,18 @@ def failed_looks(looks, kills, ready_only=True):
     ]
 
 
+def slowness(looks):
+    """How long the slowest request took through that Traefik which had the shortest such one, in seconds.
+
+    No fault hits all Traefiks at once and lets them answer later, so what is slow everywhere is the machine.
+    """
+    worst = {}
+    for look in looks:
+        if look.where != "users" and look.status == 200:
+            worst[look.where] = max(worst.get(look.where, 0.0), look.end - look.start)
+    return min(worst.values(), default=0.0)
+
+
 def longest_gap(calls, begin, end):
     """How long no change at all was acknowledged, in seconds; and after which moment."""
     times = sorted(c.end for c in calls if c.kind != "get" and c.outcome == DONE and begin <= c.end <= end)

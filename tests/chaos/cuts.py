@@ -215,6 +215,9 @@ class Link:
         self.candidates = ()  # the processes that are told apart
         self.pairs = set()
         self.server = None
+        # Bound for good: nobody else may take the port while we refuse connections.
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        self.socket.bind((LOOPBACK, port))
 
     def mode_for(self, owner):
         return self.own_modes.get(owner, self.mode)
@@ -222,9 +225,10 @@ class Link:
     async def listen(self):
         if self.server is None:
             loop = asyncio.get_running_loop()
-            self.server = await loop.create_server(
-                lambda: Pair(self).client, LOOPBACK, self.port, reuse_address=True, backlog=256
-            )
+            # With it connections of before may linger; without it nobody else can bind the port.
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening = self.socket.dup()
+            self.server = await loop.create_server(lambda: Pair(self).client, sock=listening, backlog=256)
 
     async def set_mode(self, mode, owner=None):
         before = {pair: pair.mode for pair in self.pairs}
@@ -238,6 +242,9 @@ class Link:
             if self.server is not None:
                 self.server.close()
                 self.server = None
+                # On Linux that ends the listening, and leaves the port with us.
+                self.socket.shutdown(socket.SHUT_RDWR)
+                self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
         else:
             await self.listen()
         for pair, old in before.items():
@@ -368,7 +375,11 @@ class Cuts:
                 start_new_session=True, preexec_fn=before_exec,
             )  # fmt: skip
         cuts = cls(process)
-        await cuts._say(plan, "ready")
+        try:
+            await cuts._say(plan, "ready")
+        except RuntimeError:
+            await process.wait()
+            raise
         return cuts
 
     async def _say(self, what, answer="done"):

@@ -22,7 +22,7 @@ def commit():
 
 
 def line_of(result, date="", of=""):
-    verdict = ",".join(sorted({v.kind for v in result.violations})) or "ok"
+    verdict = ",".join(sorted({v.kind for v in result.violations})) or ("ok, busy" if result.busy else "ok")
     values = [
         date, of, str(result.seed), "+".join(result.faults), str(result.calls), str(result.unknown),
         str(result.looks), f"{result.recovery:.2f}", f"{result.gap:.2f}", str(result.failed), verdict,
@@ -55,7 +55,7 @@ def read(path):
 
 
 def progress(number, runs, result, left):
-    verdict = "ok" if not result.violations else "VIOLATION"
+    verdict = "VIOLATION" if result.violations else "ok, but busy" if result.busy else "ok"
     return (
         f"  {number:>4}/{runs}  seed {result.seed:<6} {'+'.join(result.faults):<52} calls {result.calls:>4}"
         f" ({result.unknown} unknown)  requests {result.looks:>4}  recovery {result.recovery:4.1f} s"
@@ -73,7 +73,7 @@ def table(lines):
     rows.append("| --- | ---: | ---: | ---: | ---: | ---: |")
 
     def row(name, group):
-        bad = sum(line["result"] != "ok" for line in group)
+        bad = sum(not line["result"].startswith("ok") for line in group)
         recovery, gap = (max(float(line[key]) for line in group) for key in ("recovery_s", "gap_s"))
         failed = sum(int(line["failed"]) for line in group)
         return f"| {name} | {len(group)} | {bad} | {recovery:.1f} s | {gap:.1f} s | {failed} |"

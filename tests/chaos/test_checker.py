@@ -223,6 +223,15 @@ def test_failed_requests():
     assert checker.failed_looks([failed], [(3, 3.5), (5.5, 6)]) == [failed]
 
 
+def test_a_machine_that_is_slow_everywhere():
+    quick = [look("a", 0, 0.1, where=f"traefik-{n}") for n in range(3)]
+    assert checker.slowness(quick) == pytest.approx(0.1)
+    one = look("a", 0, 3, where="traefik-1")
+    assert checker.slowness([*quick, one]) == pytest.approx(0.1)
+    assert checker.slowness([look("a", 0, 2, where=f"traefik-{n}") for n in range(2)] + [one]) == 2
+    assert checker.slowness([]) == 0
+
+
 def test_the_longest_time_without_a_change():
     calls = [put("a", 0, 1), get("a", 2, 5), put("b", 7, 8), put("c", 8, 8.5, PERHAPS)]
     assert checker.longest_gap(calls, 0, 10) == (7, 1)

@@ -5,7 +5,7 @@ import os
 
 import pytest
 from cuts import LOOPBACK, Cuts
-from devkit.ports import free_port
+from devkit.ports import free_port, is_free
 
 SOON, NEVER_SECONDS = 5, 0.4
 
@@ -67,6 +67,7 @@ def test_pass_then_refuse_then_pass():
         await assert_reset(reader)
         with pytest.raises(ConnectionRefusedError):
             await echo.connect()
+        assert not is_free(echo.port)
         await echo.cuts.set("it", "pass")
         reader, writer = await echo.connect()
         writer.write(b"b")

@@ -142,8 +142,8 @@ class World:
 
     # Starting
 
-    async def start(self):
-        """Everything, until the first routes are served."""
+    async def start_links(self):
+        """The process with the links, balancers and backends: first of all, for it takes most of the ports."""
         parent = os.getpid()
 
         def before_exec():
@@ -161,6 +161,9 @@ class World:
         }
         self.logs.mkdir(parents=True, exist_ok=True)
         self.cuts = await Cuts.start(plan, self.logs / "cuts.log", before_exec)
+
+    async def start(self):
+        """All nine, each until it answers. Traefik is ready once there are routes."""
         for n in EACH:
             self._prepare_etcd(n)
             self._prepare_pointsman(n)
@@ -280,7 +283,14 @@ class World:
         if how == signal.SIGKILL:
             child.process.wait()
         else:
-            await until(f"{child.name} ends", lambda: _soon(not child.is_running()), patience, 0.02)
+            try:
+                await until(f"{child.name} ends", lambda: _soon(not child.is_running()), patience, 0.02)
+            except WorldFailed:
+                # etcd may hang when it is stopped while it is losing its peers. Whoever runs it kills it then, and so do we.
+                if kind != "etcd":
+                    raise
+                child.send(signal.SIGKILL)
+                child.process.wait()
         self.kills.append((kind, number, began, time.monotonic()))
         for link in self.links_to(kind, number):
             await self.cuts.set(link, "refuse")

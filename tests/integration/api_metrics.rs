@@ -55,9 +55,11 @@ impl World {
         let auth = Arc::new(Authenticator::new(&auth, Arc::new(SystemClock)).expect("usable settings"));
         let state = ApiState::new(routes.clone(), auth, readiness.clone(), ApiSettings::default());
         let restarts = Arc::new(AtomicU64::new(0));
+        let control = Counts::default();
+        control.read_now();
         let sources = Sources {
             calls: state.counts(),
-            control: Arc::new(Counts::default()),
+            control: Arc::new(control),
             readiness: readiness.clone(),
             store: "embedded",
             others: Box::new(pointsman::control::Others::default),

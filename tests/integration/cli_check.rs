@@ -146,6 +146,8 @@ async fn a_healthy_system_is_told_to_be_and_each_fault_in_it_is_named() {
     }
     let foreign = system.check(&[], &[TOKEN]);
     says(&foreign, 0, &["warning  etcd", "traefik2/x, traefik/http/routers/mine/rule"]);
+    let other = system.check(&[("--installation", "physics")], &[TOKEN]);
+    says(&other, 1, &["PROBLEM  etcd", "without a name", "'physics'", "--installation"]);
 }
 
 #[tokio::test]

@@ -63,6 +63,9 @@ async fn contents(store: &dyn Store, config: &Config, report: &mut Report) -> In
         },
         Err(error) => report.problem(part, advice(&error)),
     }
+    if let Some(quarrel) = quarrel(store, config, &records).await {
+        report.problem(part, quarrel);
+    }
     records::check(store, &records, part, report).await;
     // Traefik lists by the raw text, so a key such as `traefik2/x` concerns it as well.
     match store.list(root_key).await {
@@ -87,6 +90,12 @@ async fn contents(store: &dyn Store, config: &Config, report: &mut Report) -> In
             InStore::Unknown
         }
     }
+}
+
+/// Why the routes are not ours to change, if they are somebody else's.
+async fn quarrel(store: &dyn Store, config: &Config, keys: &RecordKeys) -> Option<String> {
+    let found = store.get(&keys.installation()).await.ok()?.entry?;
+    wiring::owner(config)?.quarrel(keys.prefix(), &found.key, &found.value)
 }
 
 /// etcd checks the rights for a transaction before its conditions, so one that can't happen tells whether it may.
@@ -142,7 +151,15 @@ fn named(keys: &[String]) -> String {
 
 fn layout(stored: &Marker, config: &Config, part: &str, report: &mut Report) {
     let ours = wiring::control_settings(config, wiring::tree_settings(config)).digest();
-    if stored.layout != LAYOUT {
+    if stored.layout < LAYOUT {
+        report.warning(
+            part,
+            format_args!(
+                "Traefik's keys have layout {}, of an older version: a pointsman of this version writes layout {LAYOUT} over them",
+                stored.layout
+            ),
+        );
+    } else if stored.layout > LAYOUT {
         report.warning(
             part,
             format_args!(

@@ -68,15 +68,13 @@ impl FakeTraefik {
             let mut follower = Follower::new(store, prefix.clone());
             loop {
                 // Any change has it read the whole tree, as Traefik does.
-                let listing = match follower.next().await {
-                    Update::Reset(listing) => listing,
-                    Update::Changes(_) => match reader.list(&prefix).await {
-                        Ok(listing) => listing,
-                        Err(_) => continue,
-                    },
+                let (listing, told) = match follower.next().await {
+                    Update::Reset(listing) => (Ok(listing.clone()), listing.revision),
+                    Update::Changes(changes) => (reader.list(&prefix).await, changes.revision),
                     Update::Lost(_) => continue,
                 };
-                heard.store(listing.revision, Ordering::SeqCst);
+                heard.store(told, Ordering::SeqCst);
+                let Ok(listing) = listing else { continue };
                 let text = |value: Vec<u8>| String::from_utf8(value).expect("text");
                 let keys: Keys = listing.entries.into_iter().map(|e| (e.key, text(e.value))).collect();
                 hold.wait_for(|held| !held).await.expect("the test goes on");

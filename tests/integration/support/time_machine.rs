@@ -151,6 +151,11 @@ impl Watch for TimeWatch {
             };
             tokio::select! {
                 changes = inner.next() => {
+                    // The old store may end before we hear of the new one.
+                    if changes.is_err() && self.manner == Manner::Patient {
+                        self.inner = None;
+                        continue;
+                    }
                     let changes = changes?;
                     if self.manner == Manner::Ours && *silent.borrow() {
                         // Lost: it was silent when this happened.
