@@ -186,7 +186,7 @@ mod tests {
     async fn a_class_that_restarts_its_servers_does_not_flap() {
         let (mut detector, now) = (Detector::default(), Instant::now());
         for round in 0..6 {
-            for user in (0..30).filter(|user| user % 6 >= round) {
+            for user in (0..30).filter(|user| round == 0 || user % 6 == 0) {
                 let spec = spec(&format!("/user/{user}"));
                 detector.delete(&spec, Some(&target(1 + user)), now);
                 assert_eq!(detector.put(&spec, None, &target(1 + user), now), None, "{user} in round {round}");
