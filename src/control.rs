@@ -294,10 +294,7 @@ impl ControlPlane {
     /// Who is behind, and what may be the cause.
     fn with_suspects(&self, who: String) -> String {
         match self.mirror.foreign() {
-            Some(named) => format!(
-                "{who}; under --traefik-root-key there are keys that are none of ours ({named}), and one that Traefik can't \
-                 understand stops all changes: remove them, or let us do it by --own-root-key"
-            ),
+            Some(named) => format!("{who}; there are {}", self.mirror.foreign_sentence(&named)),
             None => who,
         }
     }

@@ -121,6 +121,8 @@ pub enum Event {
     Delete {
         /// The key.
         key: String,
+        /// The revision of the removal.
+        revision: Revision,
     },
 }
 
@@ -129,7 +131,7 @@ impl Event {
     #[must_use]
     pub fn key(&self) -> &str {
         match self {
-            Self::Put(KeyValue { key, .. }) | Self::Delete { key } => key,
+            Self::Put(KeyValue { key, .. }) | Self::Delete { key, .. } => key,
         }
     }
 }

@@ -118,7 +118,7 @@ impl Keeper {
             match event {
                 Event::Put(entry) if entry.key.strip_prefix(&self.prefix) == Some(LOOKED) => self.heard(&entry.value),
                 Event::Put(entry) => self.put(entry),
-                Event::Delete { key } => {
+                Event::Delete { key, .. } => {
                     let mut kept = self.lock();
                     kept.notes.remove(&key);
                     if let Some(number) = self.number(&key) {

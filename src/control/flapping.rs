@@ -3,7 +3,7 @@
 //! Calls carry no identity, so two hubs can't be told apart by them. But each of them, at each of its checks, takes away the
 //! routes of the other one and puts back its own: a route then returns to a target that it had before, again and again, and
 //! many routes are removed and put back just as they were. A user who restarts a server does neither: it has a new address as
-//! a rule, and where ports are fixed it is one route.
+//! a rule, and where addresses are fixed it is a few routes of many that come back again and again.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -18,11 +18,15 @@ const WINDOW: Duration = Duration::from_secs(20 * 60);
 /// One route that has returned to an earlier target so often flaps.
 const RETURNS_MIN: usize = 3;
 
-/// So many routes that were each put back so often as they had been flap.
-const PUT_BACK_MIN: (usize, usize) = (3, 2);
+/// So many routes that were each put back so often as they had been flap, if they are at least half of all that were put
+/// back at all: where every server keeps its address, a class that restarts its servers has a few who do it again and again.
+const PUT_BACK_MIN: (usize, usize) = (3, 3);
 
-/// Routes that are remembered.
+/// Routes that are remembered, beside the root. Of a storm of changes the first ones are enough.
 const ROUTES_MAX: usize = 2_000;
+
+/// How long no room is looked for after none was found.
+const FULL_FOR: Duration = Duration::from_secs(30);
 
 /// What two hubs do to each other.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,12 +50,14 @@ struct Past {
 #[derive(Debug, Default)]
 pub(super) struct Detector {
     routes: HashMap<RouteSpec, Past>,
+    /// When no room was found.
+    full_since: Option<Instant>,
 }
 
 impl Detector {
     /// A route has a target now; `old` is what it had until now, as the table knows. Says whether this is flapping.
     pub(super) fn put(&mut self, spec: &RouteSpec, old: Option<&Target>, new: &Target, now: Instant) -> Option<Flap> {
-        let past = self.past(spec, old, now);
+        let past = self.past(spec, old, now)?;
         match past.now.take() {
             Some(target) if target == *new => {}
             Some(target) => {
@@ -69,16 +75,22 @@ impl Detector {
 
     /// A route is gone.
     pub(super) fn delete(&mut self, spec: &RouteSpec, old: Option<&Target>, now: Instant) {
-        let past = self.past(spec, old, now);
-        past.before = past.now.take().or(past.before.take());
+        if let Some(past) = self.past(spec, old, now) {
+            past.before = past.now.take().or(past.before.take());
+        }
     }
 
-    fn past(&mut self, spec: &RouteSpec, old: Option<&Target>, now: Instant) -> &mut Past {
-        if self.routes.len() >= ROUTES_MAX && !self.routes.contains_key(spec) {
+    /// What is remembered of a route; `None` if there is no room for it. The root has it always: two hubs both want that one.
+    fn past(&mut self, spec: &RouteSpec, old: Option<&Target>, now: Instant) -> Option<&mut Past> {
+        if self.routes.len() >= ROUTES_MAX && !self.routes.contains_key(spec) && !spec.is_root() {
+            // Looking through all of them for each change of a storm would cost more than it finds.
+            if self.full_since.is_some_and(|since| now.duration_since(since) < FULL_FOR) {
+                return None;
+            }
             self.routes.retain(|_, past| now.duration_since(past.at) < WINDOW);
-            // Of a storm of changes within one window the first ones are enough.
-            if self.routes.len() >= ROUTES_MAX {
-                self.routes.clear();
+            self.full_since = (self.routes.len() >= ROUTES_MAX).then_some(now);
+            if self.full_since.is_some() {
+                return None;
             }
         }
         let past = self.routes.entry(spec.clone()).or_insert_with(|| Past {
@@ -94,7 +106,7 @@ impl Detector {
                 times.pop_front();
             }
         }
-        past
+        Some(past)
     }
 
     fn verdict(&self, spec: &RouteSpec, now: Instant) -> Option<Flap> {
@@ -105,9 +117,14 @@ impl Detector {
             return Some(Flap { spec: spec.clone(), targets: [target, before] });
         }
         let (routes_min, times_min) = PUT_BACK_MIN;
-        let is_put_back =
-            |past: &Past| past.put_back.iter().filter(|at| now.duration_since(**at) < WINDOW).count() >= times_min;
-        let flaps = is_put_back(past) && self.routes.values().filter(|past| is_put_back(past)).count() >= routes_min;
+        let times = |past: &Past| past.put_back.iter().filter(|at| now.duration_since(**at) < WINDOW).count();
+        if times(past) < times_min {
+            return None;
+        }
+        let all = || self.routes.values().map(times);
+        let (often, ever) =
+            (all().filter(|times| *times >= times_min).count(), all().filter(|times| *times > 0).count());
+        let flaps = often >= routes_min && 2 * often >= ever;
         flaps.then(|| Flap { spec: spec.clone(), targets: [target.clone(), target] })
     }
 }
@@ -153,7 +170,7 @@ mod tests {
         for (users, is_flapping) in [(1, false), (2, false), (3, true)] {
             let mut detector = Detector::default();
             let mut found = false;
-            for _ in 0..3 {
+            for _ in 0..4 {
                 for user in 0..users {
                     let spec = spec(&format!("/user/{user}"));
                     detector.delete(&spec, Some(&target(1)), now);
@@ -162,6 +179,38 @@ mod tests {
             }
             assert_eq!(found, is_flapping, "{users}");
         }
+    }
+
+    /// Where servers keep their addresses: everybody restarts a server, some do it again and again.
+    #[tokio::test(start_paused = true)]
+    async fn a_class_that_restarts_its_servers_does_not_flap() {
+        let (mut detector, now) = (Detector::default(), Instant::now());
+        for round in 0..6 {
+            for user in (0..30).filter(|user| round == 0 || user % 6 == 0) {
+                let spec = spec(&format!("/user/{user}"));
+                detector.delete(&spec, Some(&target(1 + user)), now);
+                assert_eq!(detector.put(&spec, None, &target(1 + user), now), None, "{user} in round {round}");
+            }
+        }
+    }
+
+    /// Two large hubs: each check of one takes away thousands of routes of the other.
+    #[tokio::test(start_paused = true)]
+    async fn a_storm_does_not_hide_two_hubs() {
+        let (mut detector, begun, root) = (Detector::default(), Instant::now(), spec("/"));
+        let (mut at_root, mut at_users) = (false, false);
+        for check in 0..8_u16 {
+            let now = begun + Duration::from_secs(120 * u64::from(check));
+            for user in 0..3_000_u16 {
+                let spec = spec(&format!("/user/{user}"));
+                match (user + check) % 2 {
+                    0 => detector.delete(&spec, Some(&target(1 + user)), now),
+                    _ => at_users |= detector.put(&spec, None, &target(1 + user), now).is_some(),
+                }
+            }
+            at_root |= detector.put(&root, None, &target(1 + check % 2), now).is_some();
+        }
+        assert!(at_root && at_users, "{at_root} {at_users}");
     }
 
     proptest! {

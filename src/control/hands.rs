@@ -11,9 +11,6 @@ use crate::store::{Event, Revision};
 const NAMED_MAX: usize = 5;
 
 /// The keys in one report of a watch that somebody else has changed. `guard` is the key that goes with each change of ours.
-///
-/// A removal does not say when it was. One in a report with a change of ours counts as ours: what was wrongly taken for it is
-/// found at the next listing.
 pub(super) fn strangers(events: &[Event], guard: &str) -> BTreeSet<String> {
     let ours: BTreeSet<Revision> = events
         .iter()
@@ -24,9 +21,14 @@ pub(super) fn strangers(events: &[Event], guard: &str) -> BTreeSet<String> {
         .collect();
     let is_stranger = |event: &&Event| match event {
         Event::Put(entry) => !ours.contains(&entry.mod_revision),
-        Event::Delete { key } => ours.is_empty() || key == guard,
+        Event::Delete { key, revision } => key == guard || !ours.contains(revision),
     };
     events.iter().filter(is_stranger).map(|event| event.key().to_owned()).collect()
+}
+
+/// Whether we can remove this key. One that is no text is known to us by another name than etcd knows it by.
+pub(super) fn can_be_removed(key: &str) -> bool {
+    !key.contains(char::REPLACEMENT_CHARACTER)
 }
 
 /// Some of the keys, for a sentence.
@@ -50,8 +52,8 @@ mod tests {
         Event::Put(KeyValue { key: key.to_owned(), value: Vec::new(), mod_revision })
     }
 
-    fn delete(key: &str) -> Event {
-        Event::Delete { key: key.to_owned() }
+    fn delete(key: &str, revision: Revision) -> Event {
+        Event::Delete { key: key.to_owned(), revision }
     }
 
     fn found(events: &[Event]) -> Vec<String> {
@@ -60,11 +62,13 @@ mod tests {
 
     #[test]
     fn what_comes_without_the_guard_is_another_s() {
-        assert_eq!(found(&[put("a", 5), put("head", 5), delete("b")]), [""; 0]);
+        assert_eq!(found(&[put("a", 5), put("head", 5), delete("b", 5)]), [""; 0]);
         assert_eq!(found(&[put("a", 5)]), ["a"]);
-        assert_eq!(found(&[delete("a")]), ["a"]);
+        assert_eq!(found(&[delete("a", 5)]), ["a"]);
         assert_eq!(found(&[put("a", 5), put("head", 5), put("b", 6)]), ["b"]);
-        assert_eq!(found(&[put("a", 5), put("head", 5), delete("head")]), ["head"]);
+        assert_eq!(found(&[put("a", 5), put("head", 5), delete("head", 6)]), ["head"]);
+        let caught_up = [delete("a", 4), put("b", 5), put("head", 5)];
+        assert_eq!(found(&caught_up), ["a"], "in one report with a change of ours, and not of it");
     }
 
     #[test]

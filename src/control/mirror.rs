@@ -169,7 +169,7 @@ impl Mirror {
                     for event in changes.events {
                         match event {
                             Event::Put(entry) => self.put_record(view, &entry, None),
-                            Event::Delete { key } => self.delete_record(view, &key),
+                            Event::Delete { key, .. } => self.delete_record(view, &key),
                         }
                     }
                     view.see_records(changes.revision);
@@ -306,7 +306,7 @@ impl Mirror {
                         let before = (view.tree.marker_revision, view.tree.marker.clone());
                         match event {
                             Event::Put(entry) => put(&mut view.tree, entry),
-                            Event::Delete { key } => view.tree.delete(&relative(key)),
+                            Event::Delete { key, .. } => view.tree.delete(&relative(key)),
                         }
                         let (true, Some(now)) = (view.tree.marker_revision != before.0, &view.tree.marker) else {
                             continue;

@@ -3,15 +3,15 @@
 //! Any replica may take the next step: each one compares the marker, so there is no leader, and what a dead one left over
 //! another one finishes.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use super::commit::{self, MARKER_OPS, Seen};
 use super::mirror::{Mirror, View};
-use super::{STORE_PATIENCE, Settings, next_head, random, random_id};
+use super::{STORE_PATIENCE, Settings, hands, next_head, random, random_id};
 use crate::lifecycle::Readiness;
 use crate::route::record::Head;
 use crate::route::{RouteTable, chain};
@@ -21,6 +21,9 @@ use crate::traefik::plan::{self, Edit, Limits, Step};
 
 /// How long another replica is given to bring the tree up to date after its own commit.
 const OTHERS_GRACE: Duration = Duration::from_millis(250);
+
+/// How long a tree of others is behind before it is taken over once more: longer than its own replicas take to bring it up.
+const ADOPTION_GRACE: Duration = Duration::from_secs(3);
 
 /// How much of a random text makes a tag.
 const TAG_DIGITS: usize = 8;
@@ -35,13 +38,38 @@ pub(super) struct Projection {
     settings: Arc<Settings>,
     readiness: Readiness,
     digest: String,
+    adoption: Mutex<Adoption>,
+}
+
+/// What `--adopt-layout` has done, and may do again.
+///
+/// A tree of others is taken over once, at first sight, and after that only when it has been behind the records for a while,
+/// for nobody of its own writes it any more. Two replicas would take it from each other for ever otherwise.
+#[derive(Debug, Default)]
+struct Adoption {
+    /// The tree was ours once.
+    is_done: bool,
+    /// Somebody else's tree has been behind the records since then.
+    behind_since: Option<Instant>,
+}
+
+impl Adoption {
+    fn look(&mut self, is_ours: bool, is_behind: bool, now: Instant) {
+        self.is_done |= is_ours;
+        self.behind_since = if is_behind && !is_ours { self.behind_since.or(Some(now)) } else { None };
+    }
+
+    /// From when on it is allowed; `None` if it isn't.
+    fn from(&self, now: Instant) -> Option<Instant> {
+        if self.is_done { self.behind_since.map(|since| since + ADOPTION_GRACE) } else { Some(now) }
+    }
 }
 
 impl Projection {
     pub(super) fn new(store: SharedStore, mirror: Arc<Mirror>, settings: Arc<Settings>, readiness: Readiness) -> Self {
         let digest = settings.digest();
         readiness.expect("layout", "who wrote Traefik's keys, with which settings, has not been seen yet");
-        Self { store, mirror, settings, readiness, digest }
+        Self { store, mirror, settings, readiness, digest, adoption: Mutex::default() }
     }
 
     /// Begins the history of an empty store. A Traefik that finds nothing at all under its root key asks again at ever longer
@@ -97,7 +125,7 @@ impl Projection {
                 let steps = self.plan(&view, &view.table, (0, 0));
                 let wanted = self.marker(&head.epoch, head.n, "");
                 let is_ours = view.tree.marker.as_ref().is_some_and(|marker| marker.says_the_same(&wanted));
-                if is_ours && steps.iter().all(|step| step.edits.is_empty()) {
+                if is_ours && view.tree.is_marker_whole() && steps.iter().all(|step| step.edits.is_empty()) {
                     let revision = view.tree_revision;
                     drop(view);
                     self.mirror.trust_tree(revision);
@@ -155,8 +183,12 @@ impl Projection {
                 if self.lag() == behind {
                     return;
                 }
-            } else if changed.changed().await.is_err() {
-                std::future::pending::<()>().await;
+            } else {
+                // A tree of others may become ours to change by the mere passing of time.
+                let wait = self.adoption_in().filter(|wait| !wait.is_zero()).unwrap_or(Duration::MAX);
+                if let Ok(Err(_)) = timeout(wait, changed.changed()).await {
+                    std::future::pending::<()>().await;
+                }
             }
         }
     }
@@ -167,8 +199,12 @@ impl Projection {
         let (Some(head), true) = (&view.head, view.records_loaded && view.tree_loaded && !view.head_is_broken) else {
             return None;
         };
+        let covers = |marker: &Marker| marker.covers(&head.epoch, head.n);
+        let is_behind = !view.tree.marker.as_ref().is_some_and(covers);
+        let is_ours = view.tree.marker.as_ref().is_some_and(|marker| self.wrote(marker));
+        self.adoption().look(is_ours, is_behind, Instant::now());
         let may_project = self.may_project(&view);
-        if self.may_adopt(&view) {
+        if self.settings.adopt_layout || self.may_adopt(&view) {
             self.readiness.release("layout");
         } else {
             let theirs = view.tree.marker.as_ref().map(ToString::to_string).unwrap_or_default();
@@ -191,7 +227,7 @@ impl Projection {
 
     /// Whether there are keys of others, and they are ours to remove.
     fn must_clear(&self, view: &View) -> bool {
-        self.settings.own_root_key && !view.tree.foreign.is_empty()
+        self.settings.own_root_key && view.tree.foreign.keys().any(|key| hands::can_be_removed(key))
     }
 
     /// Whether the tree is ours to change: written by this layout with these settings, or by an older layout.
@@ -201,8 +237,19 @@ impl Projection {
 
     fn may_adopt(&self, view: &View) -> bool {
         view.tree.marker.as_ref().is_none_or(|marker| {
-            marker.layout < self.settings.layout || self.wrote(marker) || self.settings.adopt_layout
+            marker.layout < self.settings.layout || self.wrote(marker) || self.adoption_in() == Some(Duration::ZERO)
         })
+    }
+
+    /// In what time a tree of others may be taken over, if it stays as it is.
+    fn adoption_in(&self) -> Option<Duration> {
+        let now = Instant::now();
+        let from = self.adoption().from(now).filter(|_| self.settings.adopt_layout);
+        from.map(|from| from.saturating_duration_since(now))
+    }
+
+    fn adoption(&self) -> std::sync::MutexGuard<'_, Adoption> {
+        self.adoption.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a tree with this marker was written with our settings.
@@ -227,8 +274,9 @@ impl Projection {
         let mut steps = plan::plan(table, &view.tree, &self.settings.tree, self.settings.sizes, limits, &frozen);
         // With records in the same transaction there may be no room; it is done right after.
         if reserved == (0, 0) && self.must_clear(view) {
-            warn!(keys = view.tree.foreign.len(), "Removing keys under --traefik-root-key that are none of ours");
-            let strangers: Vec<&String> = view.tree.foreign.keys().collect();
+            let strangers: Vec<&String> = view.tree.foreign.keys().filter(|key| hands::can_be_removed(key)).collect();
+            let named = hands::named(strangers.iter().map(|key| key.as_str()));
+            warn!("Removing keys under --traefik-root-key that are none of ours: {named}");
             steps.extend(strangers.chunks(limits.edits_max.max(1)).map(|keys| Step {
                 edits: keys.iter().map(|key| Edit::Delete { key: (*key).clone() }).collect(),
                 complete: true,
@@ -251,4 +299,25 @@ impl Projection {
 fn is_empty(view: &View) -> bool {
     let nothing = view.head_revision == 0 && view.tree.marker_revision == 0;
     view.records_loaded && view.tree_loaded && nothing && !view.doubted && view.quarrel.is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tree_is_adopted_once_and_then_only_when_it_is_left_behind() {
+        let (mut adoption, t) = (Adoption::default(), Instant::now());
+        let at = |seconds| t + Duration::from_secs(seconds);
+        adoption.look(false, false, t);
+        assert_eq!(adoption.from(t), Some(t), "at first sight");
+        adoption.look(true, false, at(1));
+        adoption.look(false, false, at(2));
+        assert_eq!(adoption.from(at(2)), None, "somebody else has it, and keeps it up");
+        adoption.look(false, true, at(3));
+        adoption.look(false, true, at(4));
+        assert_eq!(adoption.from(at(4)), Some(at(3) + ADOPTION_GRACE));
+        adoption.look(false, false, at(5));
+        assert_eq!(adoption.from(at(5)), None, "it was brought up");
+    }
 }

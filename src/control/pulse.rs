@@ -227,6 +227,10 @@ impl Pulse {
                 self.touch().await;
             }
         } else if let Some(Cure::Push(further, url)) = &cure {
+            if let Some(named) = self.mirror.foreign() {
+                let keys = self.mirror.foreign_sentence(&named);
+                warn!(traefik = %url, "The Traefik at {url} shows an old state although etcd is well; there are {keys}");
+            }
             info!(
                 traefik = %url, further,
                 "The Traefik at {url} shows an old state although etcd is well: in case it waits for a revision from before a \

@@ -182,12 +182,12 @@ impl State {
                     if let Some((known, _)) = self.keys.get_key_value(&key)
                         && gone.insert(known)
                     {
-                        events.push(Event::Delete { key });
+                        events.push(Event::Delete { key, revision });
                     }
                 }
                 Op::DeletePrefix { prefix } => {
                     let doomed = self.below(&prefix).map(|(key, _)| key).filter(|key| gone.insert(key));
-                    events.extend(doomed.map(|key| Event::Delete { key: key.clone() }));
+                    events.extend(doomed.map(|key| Event::Delete { key: key.clone(), revision }));
                 }
             }
         }
@@ -203,7 +203,7 @@ impl State {
                 Event::Put(entry) => {
                     self.keys.insert(entry.key.clone(), (entry.value.clone(), entry.mod_revision));
                 }
-                Event::Delete { key } => {
+                Event::Delete { key, .. } => {
                     self.keys.remove(key);
                 }
             }
@@ -245,7 +245,7 @@ impl Change {
     fn bytes(&self) -> usize {
         let bytes = self.events.iter().map(|event| match event {
             Event::Put(entry) => entry.key.len() + entry.value.len() + EVENT_OVERHEAD_BYTES,
-            Event::Delete { key } => key.len() + EVENT_OVERHEAD_BYTES,
+            Event::Delete { key, .. } => key.len() + EVENT_OVERHEAD_BYTES,
         });
         bytes.sum()
     }

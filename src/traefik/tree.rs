@@ -87,6 +87,12 @@ impl Tree {
         (puts.collect(), deletes.cloned().collect())
     }
 
+    /// Whether both keys of the marker say the same.
+    #[must_use]
+    pub fn is_marker_whole(&self) -> bool {
+        self.fixed.get(MARKER_REQUEST_KEY).is_some_and(|value| *value == self.marker_value)
+    }
+
     /// Whether the root router is there.
     #[must_use]
     pub fn has_root(&self) -> bool {

@@ -146,6 +146,20 @@ async fn a_healthy_system_is_told_to_be_and_each_fault_in_it_is_named() {
     }
     let foreign = system.check(&[], &[TOKEN]);
     says(&foreign, 0, &["warning  etcd", "traefik2/x, traefik/http/routers/mine/rule"]);
+    // Also as the running Pointsman tells it.
+    says(&foreign, 0, &["warning  api", "foreign keys: keys under --traefik-root-key that are none of ours"]);
+
+    // Among the records.
+    for key in ["pointsman/hub/notes", "pointsman/hub/routes/user/jane"] {
+        etcd.put(key, "{}", None).await.unwrap();
+    }
+    let records = system.check(&[], &[TOKEN]);
+    says(
+        &records,
+        1,
+        &["PROBLEM  etcd", "pointsman/hub/routes/user/jane (", "add each route again, or remove its key"],
+    );
+    says(&records, 1, &["keys that are none of ours lie below 'pointsman/hub/': pointsman/hub/notes; remove them"]);
     let other = system.check(&[("--installation", "physics")], &[TOKEN]);
     says(&other, 1, &["PROBLEM  etcd", "without a name", "'physics'", "--installation"]);
 }

@@ -45,3 +45,33 @@ fn settings() -> String {
     page.push('\n');
     page
 }
+
+/// What `docs/troubleshooting.md` says that one sees is what we say, word for word.
+#[test]
+fn what_troubleshooting_quotes_is_said() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (mut said, mut folders) = (String::new(), vec![root.join("src")]);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                // A text that goes on in the next line is one text.
+                let text = std::fs::read_to_string(path).expect("text");
+                let lines: Vec<&str> = text.split("\\\n").collect();
+                said.push_str(lines[0]);
+                lines[1..].iter().for_each(|line| said.push_str(line.trim_start()));
+            }
+        }
+    }
+    let page = std::fs::read_to_string(root.join("docs/troubleshooting.md")).expect("the page");
+    let mut quoted = 0;
+    for cell in page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` |")).map(|(cell, _)| cell) {
+        for part in cell.split('…').map(str::trim).filter(|part| !part.is_empty()) {
+            assert!(said.contains(part), "nobody says {part:?}");
+            quoted += 1;
+        }
+    }
+    assert!(quoted > 25, "only {quoted} texts were found in the page");
+}

@@ -7,6 +7,7 @@ mod support;
 mod activity;
 mod activity_one_machine;
 mod activity_replicas;
+mod adoption;
 mod api_activity;
 mod api_auth;
 mod api_docs;

@@ -249,7 +249,7 @@ async fn a_watch_reports_every_change_once_and_in_order(#[case] kind: Kind) {
     assert_eq!(changes.events, [event("w/1", "one", first), event("w/2", "two", first)], "one transaction, one report");
     let second = commit(store, vec![delete_prefix("w/"), put("x", "again")]).await;
     let third = commit(store, vec![put("w/1", "back")]).await;
-    let gone = |key: &str| Event::Delete { key: key.to_owned() };
+    let gone = |key: &str| Event::Delete { key: key.to_owned(), revision: second };
     let later = vec![gone("w/0"), gone("w/1"), gone("w/2"), event("w/1", "back", third)];
     for (after, expected) in [(first, later.clone()), (second, later[3..].to_vec())] {
         // A store may report several revisions together, never a part of one.
@@ -321,7 +321,7 @@ async fn a_watch_that_is_cancelled_again_and_again_loses_nothing(#[case] kind: K
     timeout(Duration::from_secs(20), all).await.expect("all changes within 20 s");
     let values = seen.into_iter().map(|event| match event {
         Event::Put(entry) => String::from_utf8(entry.value).expect("text"),
-        Event::Delete { key } => panic!("nobody deleted {key}"),
+        Event::Delete { key, .. } => panic!("nobody deleted {key}"),
     });
     assert!(values.eq((0..50).map(|at| at.to_string())));
 }

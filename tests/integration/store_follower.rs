@@ -52,7 +52,7 @@ impl Mirror {
                             assert!(entry.mod_revision <= changes.revision);
                             self.entries.insert(entry.key, entry.value);
                         }
-                        Event::Delete { key } => drop(self.entries.remove(&key)),
+                        Event::Delete { key, .. } => drop(self.entries.remove(&key)),
                     }
                 }
                 self.revision = changes.revision;

@@ -48,8 +48,17 @@ pub(super) async fn check(config: &Config, probe: &Probe, report: &mut Report) -
     version(&about, &part, report);
     match client(Vec::new()) {
         Ok(api) => match api.page("/readyz").await {
-            Ok(answer) if answer.status == 200 => report.ok(&part, "ready"),
-            Ok(answer) => report.problem(&part, format_args!("not ready: {}", reasons(&answer.text()))),
+            Ok(answer) => {
+                let body = answer.text();
+                if answer.status == 200 {
+                    report.ok(&part, "ready");
+                } else {
+                    report.problem(&part, format_args!("not ready: {}", reasons(&body)));
+                }
+                for warning in warnings(&body) {
+                    report.warning(&part, warning);
+                }
+            }
             Err(error) => report.problem(&part, format_args!("/readyz: {error}")),
         },
         Err(error) => report.problem(&part, error),
@@ -139,6 +148,13 @@ fn version(about: &str, part: &str, report: &mut Report) {
             format_args!("pointsman {} runs there, and this is {ours}; update both", theirs.unwrap_or("of no version")),
         ),
     }
+}
+
+/// What `/readyz` tells besides.
+fn warnings(body: &str) -> Vec<String> {
+    let body: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
+    let warnings = body["warnings"].as_object().into_iter().flatten();
+    warnings.map(|(name, sentence)| format!("{name}: {}", sentence.as_str().unwrap_or("no reason"))).collect()
 }
 
 /// The sentences of `/readyz`.

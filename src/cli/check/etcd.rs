@@ -1,6 +1,7 @@
 //! etcd: is every member there and new enough, may we write, and what lies below our prefixes?
 
 mod members;
+mod records;
 
 use super::report::Report;
 use super::traefik::InStore;
@@ -13,8 +14,8 @@ use crate::traefik::fixed::MARKER_KEY;
 use crate::traefik::marker::{LAYOUT, Marker};
 use crate::traefik::tree::Tree;
 
-/// Foreign keys that are named one by one.
-const FOREIGN_NAMED_MAX: usize = 5;
+/// Keys that are named one by one.
+const NAMED_MAX: usize = 5;
 
 /// A revision that no key ever has.
 const NEVER: i64 = i64::MAX;
@@ -65,6 +66,7 @@ async fn contents(store: &dyn Store, config: &Config, report: &mut Report) -> In
     if let Some(quarrel) = quarrel(store, config, &records).await {
         report.problem(part, quarrel);
     }
+    records::check(store, &records, part, report).await;
     // Traefik lists by the raw text, so a key such as `traefik2/x` concerns it as well.
     match store.list(root_key).await {
         Ok(listing) => {
@@ -127,16 +129,24 @@ fn foreign_keys(foreign: &[String], root_key: &str, part: &str, report: &mut Rep
     if foreign.is_empty() {
         return report.ok(part, format_args!("nothing but our keys lies below '{root_key}'"));
     }
-    let named = foreign.iter().take(FOREIGN_NAMED_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
-    let more = foreign.len().saturating_sub(FOREIGN_NAMED_MAX);
-    let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+    let named = named(foreign);
     report.warning(
         part,
         format_args!(
-            "keys that are none of ours lie below Traefik's root key '{root_key}': {named}{more}; one that Traefik can't \
-             read stops every change, so remove them, or choose another --traefik-root-key"
+            "keys that are none of ours lie below Traefik's root key '{root_key}': {named}; one that Traefik can't \
+             read stops every change, so remove them, or start pointsman with --own-root-key, or choose another \
+             --traefik-root-key"
         ),
     );
+}
+
+/// Some of the keys, for a sentence.
+fn named(keys: &[String]) -> String {
+    let named = keys.iter().take(NAMED_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match keys.len().saturating_sub(NAMED_MAX) {
+        0 => named,
+        more => format!("{named} and {more} more"),
+    }
 }
 
 fn layout(stored: &Marker, config: &Config, part: &str, report: &mut Report) {

@@ -97,14 +97,20 @@ impl Mirror {
 
     /// Tells at /readyz, and once in the log, of keys that Traefik reads and that aren't ours.
     pub(super) fn note_tree(&self) {
-        let foreign = self.foreign().filter(|_| !self.settings.own_root_key);
-        let sentence = |named| {
-            format!(
-                "keys under --traefik-root-key that are none of ours: {named}; Traefik reads them too, and one that it can't \
-                 understand stops all changes: remove them, or let us do it by --own-root-key"
-            )
+        self.note("foreign keys", self.foreign().map(|named| self.foreign_sentence(&named)));
+    }
+
+    /// What keys there are that aren't ours, what they may do, and what is to be done.
+    pub(in crate::control) fn foreign_sentence(&self, named: &str) -> String {
+        let remedy = if self.settings.own_root_key {
+            "remove them: their names are no text, and we can't"
+        } else {
+            "remove them, or let us do it by --own-root-key"
         };
-        self.note("foreign keys", foreign.map(sentence));
+        format!(
+            "keys under --traefik-root-key that are none of ours: {named}; one that Traefik can't understand stops all \
+             changes, so {remedy}"
+        )
     }
 
     pub(super) fn note(&self, name: &'static str, sentence: Option<String>) {
@@ -119,11 +125,12 @@ impl Mirror {
         }
     }
 
-    /// Keys that Traefik reads and that aren't ours, some of them by name.
+    /// Keys that Traefik reads and that aren't ours, some of them by name; without those that we shall remove.
     pub(in crate::control) fn foreign(&self) -> Option<String> {
         let view = self.read();
         let prefix = self.settings.tree.prefix();
-        let keys: Vec<String> = view.tree.foreign.keys().map(|key| format!("{prefix}{key}")).collect();
+        let stays = |key: &&String| !self.settings.own_root_key || !hands::can_be_removed(key);
+        let keys: Vec<String> = view.tree.foreign.keys().filter(stays).map(|key| format!("{prefix}{key}")).collect();
         (!keys.is_empty()).then(|| hands::named(keys.iter().map(String::as_str)))
     }
 

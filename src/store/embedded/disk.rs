@@ -224,7 +224,7 @@ fn write_change(database: &Database, change: &Change) -> Result<(), Fault> {
         for event in &change.events {
             match event {
                 Event::Put(entry) => table.insert(entry.key.as_bytes(), (entry.mod_revision, &*entry.value))?,
-                Event::Delete { key } => table.remove(key.as_bytes())?,
+                Event::Delete { key, .. } => table.remove(key.as_bytes())?,
             };
         }
         let mut meta = txn.open_table(META)?;

@@ -245,7 +245,7 @@ impl EtcdWatch {
         self.after = last.mod_revision();
         let events = newer.into_iter().map(|(kind, entry)| match kind {
             EventType::Put => Event::Put(key_value(entry)),
-            EventType::Delete => Event::Delete { key: key_value(entry).key },
+            EventType::Delete => Event::Delete { revision: entry.mod_revision(), key: key_value(entry).key },
         });
         Ok(Some(Changes { revision: self.after, events: events.collect() }))
     }

@@ -86,5 +86,8 @@ fn a_key_that_is_deleted_in_two_ways_goes_once() {
     ];
     versions.commit(Txn { guards: Vec::new(), ops });
     let state = versions.lock();
-    assert_eq!(state.history.back().expect("a change").events, [Event::Delete { key: "a/1".into() }]);
+    assert_eq!(
+        state.history.back().expect("a change").events,
+        [Event::Delete { key: "a/1".into(), revision: state.revision }]
+    );
 }
