@@ -7,6 +7,7 @@ import traceback
 from dataclasses import dataclass, field
 
 import checker
+from etcd import make_room
 from faults import REGISTRY
 from history import ABSENT, History, Violation
 from traffic import ROOT, ROUTES, SOCKETS, Traffic
@@ -122,6 +123,7 @@ class Runner:
         tries = dict(self.traffic.operations)
         result = Result(seed, [f.name for f in faults], history=self.history)
         try:
+            await make_room(self.world)
             await self.traffic.open_sockets()
             self.traffic.working.set()
             await asyncio.sleep(chance.uniform(*STEADY_SECONDS))
