@@ -41,6 +41,8 @@ pub struct Fallback {
     judge: SyncMutex<Judge>,
     rendered: Mutex<Option<(Head, Bytes)>>,
     offered: AtomicBool,
+    /// The log has it that a Traefik needs the routes, and that we can't give them.
+    withheld: AtomicBool,
 }
 
 impl std::fmt::Debug for Fallback {
@@ -52,7 +54,8 @@ impl std::fmt::Debug for Fallback {
 impl Fallback {
     pub(super) fn new(known: Arc<Known>, fleet: Arc<Fleet>, settings: Arc<Settings>) -> Self {
         let (judge, rendered) = (SyncMutex::default(), Mutex::default());
-        Self { known, fleet, settings, judge, rendered, offered: AtomicBool::new(false) }
+        let (offered, withheld) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { known, fleet, settings, judge, rendered, offered, withheld }
     }
 
     /// Whether the routes were offered to whoever asked last.
@@ -74,16 +77,20 @@ impl Fallback {
         match verdict {
             Verdict::Unsure(why) => Offer::Keep(why),
             Verdict::Nothing => {
+                self.withheld.store(false, Ordering::Relaxed);
                 if self.offered.swap(false, Ordering::Relaxed) {
                     info!("Every Traefik serves etcd's routes again; they get no others from us");
                 }
                 Offer::Nothing(fallback::nothing().to_string().into())
             }
-            Verdict::Routes(_) if outdone => Offer::Keep("what we know is older than what a Traefik serves".to_owned()),
+            Verdict::Routes(traefik) if outdone => {
+                self.withhold(&traefik, "what we know is older than what another Traefik serves")
+            }
             Verdict::Routes(traefik) => {
                 let Some((head, table)) = self.known.table() else {
-                    return Offer::Keep("the routes have never been read".to_owned());
+                    return self.withhold(&traefik, "they have never been read, and there is no snapshot of them");
                 };
+                self.withheld.store(false, Ordering::Relaxed);
                 if !self.offered.swap(true, Ordering::Relaxed) {
                     let (routes, n) = (table.len(), head.n);
                     warn!(%traefik, routes, n, "The Traefik at {traefik} has no routes from etcd: it gets the last known {routes} from us");
@@ -94,6 +101,14 @@ impl Fallback {
                 }
             }
         }
+    }
+
+    /// A Traefik needs the routes, and must not have those that we have.
+    fn withhold(&self, traefik: &str, why: &str) -> Offer {
+        if !self.withheld.swap(true, Ordering::Relaxed) {
+            warn!(%traefik, why, "The Traefik at {traefik} has no routes from etcd and can't have them from us: {why}; it waits for etcd");
+        }
+        Offer::Keep(why.to_owned())
     }
 
     /// The document of this table, made once.

@@ -66,7 +66,8 @@ impl Fleet {
             same if same == errors => {}
             0 => warn!(
                 traefik = %url, errors,
-                "{errors} of the {total} routers of the Traefik at {url} don't work, so their users reach the hub instead;                  {url}/api/http/routers names them"
+                "{errors} of the {total} routers of the Traefik at {url} don't work, so their users reach the hub instead; \
+                 {url}/api/http/routers names them"
             ),
             _ if errors == 0 => info!(traefik = %url, "All routers of the Traefik at {url} work again"),
             _ => debug!(traefik = %url, errors, "{errors} of the routers of the Traefik at {url} don't work"),
