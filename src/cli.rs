@@ -3,6 +3,7 @@
 mod check;
 mod commands;
 mod connections;
+mod etcd_relay;
 mod export;
 mod floors;
 mod import;
@@ -50,10 +51,10 @@ pub async fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
         Err(error) => return usage(&error),
     };
     let (name, own) = matches.subcommand().unwrap_or(("serve", &matches));
-    // What moves routes needs no files but those with tokens, and has nothing to do with Traefik.
-    let moves = matches!(name, "export" | "import");
-    let files = if moves || name == "traefik-config" { Files::Ignore } else { Files::Check };
-    let config = match load(&matches, own, files, moves) {
+    // What moves routes, or bytes, needs no files but those it reads itself, and has nothing to do with Traefik's settings.
+    let without_traefik = matches!(name, "etcd-relay" | "export" | "import");
+    let files = if without_traefik || name == "traefik-config" { Files::Ignore } else { Files::Check };
+    let config = match load(&matches, own, files, without_traefik) {
         Ok(config) => config,
         Err(problems) => {
             complain(&format!("pointsman: the configuration is wrong: {problems}"));
@@ -63,6 +64,7 @@ pub async fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
     match name {
         "check" => check::run(&config).await,
         "connections" => connections::run(&config, own).await,
+        "etcd-relay" => etcd_relay::run(&config, own).await,
         "export" => export::run(&config, own).await,
         "import" => import::run(&config, own).await,
         "traefik-config" => traefik_config::run(&config, own),

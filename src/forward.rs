@@ -1,13 +1,17 @@
 //! Carries bytes between sockets that can't meet: Traefik speaks TCP only, and some of its clients and servers are behind
-//! Unix sockets. Knows nothing of routes or HTTP.
+//! Unix sockets. And from one address to whichever of several servers is well, for clients that never leave one that
+//! hangs. Knows nothing of routes or HTTP.
 //!
 //! Bytes go both ways as fast as the slower side takes them; one side may end while the other goes on; silence has no limit,
 //! for a websocket may be silent for hours.
 
+mod members;
 mod peer;
 mod registry;
+mod relay;
 
 pub use registry::{Forwards, Runner};
+pub use relay::Relay;
 
 use std::future::Future;
 use std::io;

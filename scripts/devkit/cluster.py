@@ -7,7 +7,7 @@ import urllib.request
 from pathlib import Path
 
 from .balancer import Balancer
-from .child import wait_until
+from .child import Child, wait_until
 from .parts import LOOPBACK, answers, plain_environment, status_of
 from .places import program
 from .ports import free_port
@@ -19,7 +19,7 @@ HUB = "hub"
 class Cluster(Stack):
     """The parts are named by kind and number, `etcd-0`, and can be taken away and brought back one by one.
 
-    Four addresses stay whatever happens: the users', the API's for the hub, and those of pages and of etcd for Traefik.
+    Three addresses stay whatever happens: the users', the API's for the hub, and that of pages for Traefik.
     """
 
     def __init__(self, folder, binary, public_port=None, hub_config=None, etcds=3, pointsmen=2, traefiks=2):
@@ -30,9 +30,10 @@ class Cluster(Stack):
         self.users = Balancer(public_port or free_port(), self._named("traefik", self.public_ports), "/_chp_healthz")
         self.api = Balancer(self.api_port, self._named("pointsman", apis), "/readyz")
         self.pages = Balancer(self.pages_port, self._named("pointsman", pages), "/_chp_healthz")
-        clients = [client for client, _ in self.etcd_ports]
-        self.etcd = Balancer(free_port(), self._named("etcd", clients), "/health")
-        self.balancers = (self.users, self.api, self.pages, self.etcd)
+        self.balancers = (self.users, self.api, self.pages)
+        # Beside each Traefik, for its client never leaves a member of etcd that hangs.
+        self.relay_ports = [free_port() for _ in range(traefiks)]
+        self.relays = {}
 
     @staticmethod
     def _named(kind, values):
@@ -54,7 +55,7 @@ class Cluster(Stack):
 
     def steps(self):
         return [
-            ("four addresses", self.start_balancers),
+            ("three addresses", self.start_balancers),
             (f"etcd, {len(self.etcd_ports)} members", self.start_etcds),
             (f"Pointsman, {len(self.replica_ports)} replicas", self.start_pointsmen),
             (f"Traefik, {len(self.traefik_ports)} replicas", self.start_traefiks),
@@ -158,8 +159,7 @@ class Cluster(Stack):
 
     def settings(self, traefik=None):
         etcd = ",".join(f"http://{LOOPBACK}:{client}" for client, _ in self.etcd_ports)
-        # Traefik's client never leaves a member that hangs, so it gets an address where such connections are cut.
-        return {**super().settings(traefik), "POINTSMAN_ETCD_ENDPOINTS": etcd if traefik is None else self.etcd.url}
+        return {**super().settings(traefik), "POINTSMAN_ETCD_ENDPOINTS": etcd}
 
     def start_pointsman(self, number=0):
         """Start one replica and wait until it lives."""
@@ -186,6 +186,24 @@ class Cluster(Stack):
     def traefik_name(number):
         return f"traefik-{number}"
 
+    def traefik_config_flags(self, number):
+        return ["--etcd-relay", f"{LOOPBACK}:{self.relay_ports[number]}"]
+
+    def start_traefik(self, number=0):
+        self.start_relay(number)
+        return super().start_traefik(number)
+
+    def start_relay(self, number):
+        """Start what carries one Traefik's connections to etcd, if it doesn't run."""
+        relay = self.relays.get(number)
+        if relay is not None and relay.is_running():
+            return
+        name = f"relay-{number}"
+        command = self.pointsman_command("etcd-relay", "--listen", f"{LOOPBACK}:{self.relay_ports[number]}")
+        environment = {**plain_environment(), **self.settings(number)}
+        log = self.place("logs") / f"{name}.log"
+        self.relays[number] = Child(name, command, log, env=environment, cwd=self.place(name)).start()
+
     def wait_until_ready(self):
         """Wait until every replica says that all it needs is there."""
         for name in self._named("pointsman", self.replica_ports):
@@ -207,5 +225,7 @@ class Cluster(Stack):
                 child.send(last_word)
             for child in children:
                 child.stop(30 if kind == HUB else 10, number=last_word)
+        for relay in self.relays.values():
+            relay.stop(10)
         for balancer in self.balancers:
             balancer.stop()

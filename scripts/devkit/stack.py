@@ -88,12 +88,19 @@ class Stack(Parts):
     def traefik_name(number):
         return f"traefik{number or ''}"
 
+    def traefik_config_flags(self, number):
+        """More for `pointsman traefik-config`."""
+        return []
+
     def write_traefik_config(self, number):
         """Let Pointsman write the files of one Traefik, and say which file to start it with."""
         place = self.place(self.traefik_name(number))
         child = Child(
             "pointsman traefik-config",
-            self.pointsman_command("traefik-config", "--dir", place, "--grace-seconds", str(self.grace_seconds)),
+            self.pointsman_command(
+                "traefik-config", "--dir", place, "--grace-seconds", str(self.grace_seconds),
+                *self.traefik_config_flags(number),
+            ),  # fmt: skip
             self.place("logs") / "traefik-config.log",
             env={**plain_environment(), **self.settings(number)},
         ).start()

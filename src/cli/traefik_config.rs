@@ -51,6 +51,13 @@ pub(super) fn command() -> Command {
         option("grace-seconds", "NUMBER", "How long Traefik finishes open requests after SIGTERM [default: 10]")
             .value_parser(value_parser!(u32)),
         option(
+            "etcd-relay",
+            "HOST:PORT",
+            "Where this Traefik reaches etcd, if a `pointsman etcd-relay` stands beside it, as 127.0.0.1:2379 [default: \
+             the members themselves]",
+        )
+        .value_parser(config::check_socket_address),
+        option(
             "traefik-etcd-user",
             "NAME",
             "User of Traefik itself in etcd; it only reads [default: that of --etcd-user]",
@@ -201,8 +208,9 @@ fn provider(config: &Config, etcd: &EtcdConfig, options: &ArgMatches, problems: 
         .any(|endpoint| endpoint.starts_with("https://"))
         .then(|| ClientTls { ca: ca.as_ref().map(path), pair: cert.as_ref().map(path).zip(key.as_ref().map(path)) });
     let bare = |endpoint: &String| endpoint.split_once("://").map_or(endpoint.clone(), |(_, rest)| rest.to_owned());
+    let relay = options.get_one::<String>("etcd-relay");
     EtcdProvider {
-        endpoints: endpoints.iter().map(bare).collect(),
+        endpoints: relay.map_or_else(|| endpoints.iter().map(bare).collect(), |relay| vec![relay.clone()]),
         root_key: config.traefik.root_key.clone(),
         login,
         tls,

@@ -124,6 +124,16 @@ class StopEtcd(Stop):
 
 
 @register
+class StopEtcdLong(StopEtcd):
+    name = "stop-etcd-long"
+    slow = True
+    what = "SIGSTOP of one member of etcd for long: no Traefik may stay with it"
+    hold = (11, 13)
+    weight = 1
+    gap_max, gap_flag = 5.0, "--laggard"
+
+
+@register
 class StopTraefik(Stop):
     name, kind = "stop-traefik", "traefik"
     what = "SIGSTOP and SIGCONT of one Traefik"

@@ -111,6 +111,7 @@ class World:
         self.client = [free_port() for _ in EACH]
         self.peer = [free_port() for _ in EACH]
         self.peer_link = [free_port() for _ in EACH]
+        self.relay = [free_port() for _ in EACH]
         self.public = [free_port() for _ in EACH]
         self.private = [free_port() for _ in EACH]
         self.api = [free_port() for _ in EACH]
@@ -136,6 +137,11 @@ class World:
     def has_flag(self, flag):
         """Whether this Pointsman knows a setting: the world also runs with an older one."""
         return f"{flag} " in self.help or f"{flag}[" in self.help
+
+    @property
+    def has_relay(self):
+        """Whether this Pointsman can stand between a Traefik and etcd."""
+        return "etcd-relay" in self.help
 
     def part(self, kind, number):
         return self.parts[kind, number]
@@ -174,6 +180,9 @@ class World:
             self.parts["pointsman", n].start()
         self._write_traefik_configs()
         for n in EACH:
+            self._prepare_relay(n)
+            if self.has_relay:
+                self.parts["relay", n].start()
             self.parts["traefik", n].start()
         for n in EACH:
             await self.after_start("etcd", n)
@@ -233,6 +242,14 @@ class World:
             environment.update(LD_PRELOAD=str(self.clock_shim), CHAOS_CLOCK=str(self.clock_file(n)))
         self._child("pointsman", n, command, environment)
 
+    def _etcd_of_traefik(self, n):
+        return ["--etcd-endpoints", ",".join(self.url(f"traefik-{n}-etcd-{m}") for m in EACH)]
+
+    def _prepare_relay(self, n):
+        if self.has_relay:
+            listen = f"{LOOPBACK}:{self.relay[n]}"
+            self._child("relay", n, [self.binary, "etcd-relay", "--listen", listen, *self._etcd_of_traefik(n)])
+
     def helper(self, name, command):
         """A program that does harm for a fault; it ends with us at the latest."""
         return Child(name, command, self.logs / f"{name}.log", env=plain_environment(), cwd=self.folder).start()
@@ -248,9 +265,11 @@ class World:
             command = [
                 self.binary, "traefik-config", "--dir", place, "--grace-seconds", 2,
                 "--private-address", f"{LOOPBACK}:{self.private[n]}",
-                "--etcd-endpoints", ",".join(self.url(f"traefik-{n}-etcd-{m}") for m in EACH),
+                *self._etcd_of_traefik(n),
                 "--traefik-api", f"http://{LOOPBACK}:{self.private[n]}", *self.settings(n),
             ]  # fmt: skip
+            if self.has_relay:
+                command += ["--etcd-relay", f"{LOOPBACK}:{self.relay[n]}"]
             environment = {**plain_environment(), "CONFIGPROXY_AUTH_TOKEN": self.token}
             done = subprocess.run([str(word) for word in command], capture_output=True, text=True, env=environment)
             if done.returncode != 0:
@@ -296,6 +315,11 @@ class World:
             await self.cuts.set(link, "refuse")
         if kind == "traefik":
             await self.probes[number].lost()
+            if self.has_relay:
+                # It stands beside its Traefik, and goes with it.
+                self.expected_dead.add(("relay", number))
+                self.parts["relay", number].send(signal.SIGKILL)
+                self.parts["relay", number].process.wait()
 
     async def revive(self, kind, number):
         """Start it again, on the data that it had."""
@@ -304,6 +328,9 @@ class World:
             return
         for link in self.links_to(kind, number):
             await self.cuts.set(link, "pass")
+        if kind == "traefik" and self.has_relay:
+            self.parts["relay", number].start()
+            self.expected_dead.discard(("relay", number))
         child.start()
         self.starts.append((kind, number, time.monotonic()))
         self.expected_dead.discard((kind, number))

@@ -228,3 +228,14 @@ async fn the_fallback_is_named_for_whoever_has_a_token_and_pages() {
 fn certificate() -> String {
     rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate").cert.pem()
 }
+
+#[test]
+fn a_relay_takes_the_place_of_all_members() {
+    let place = Place::new();
+    let members = ["--etcd-endpoints", "https://a.example.org:2379,https://b.example.org:2379"];
+    let finished = place.traefik_config(&[&members[..], &["--etcd-relay", "127.0.0.1:2377"]].concat());
+    assert!(finished.stdout.contains("127.0.0.1:2377"), "{}", finished.stdout);
+    assert!(!finished.stdout.contains("example.org"), "{}", finished.stdout);
+    // What it speaks is still what the members speak.
+    assert!(finished.stdout.contains("tls:"), "{}", finished.stdout);
+}

@@ -195,7 +195,8 @@ impl Pool {
     }
 }
 
-fn probe() -> impl Call<()> {
+/// Any answer to this takes a quorum.
+pub(super) fn probe() -> impl Call<()> {
     |mut kv: KvClient| {
         async move {
             match kv.get(PROBE_KEY, Some(GetOptions::new().with_count_only())).await {

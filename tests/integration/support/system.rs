@@ -48,6 +48,12 @@ impl System {
         Self { etcd, edges, backends: Backends::start().await, shared, folder }
     }
 
+    /// This etcd; no Traefik and no Pointsman yet.
+    pub(crate) async fn over(etcd: Etcd) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        Self { etcd, edges: Vec::new(), backends: Backends::start().await, shared: Vec::new(), folder }
+    }
+
     /// One more Traefik, which reaches etcd only at this address.
     pub(crate) async fn add_edge(&mut self, etcd: &str) {
         let shared: Vec<&str> = self.shared.iter().map(String::as_str).collect();
