@@ -166,14 +166,18 @@ mod tests {
     async fn pass(members: &Members, millis: u64, who_answers: &[usize]) {
         for _ in 0..millis / 100 {
             advance(Duration::from_millis(100)).await;
-            who_answers.iter().for_each(|at| members.answered(*at));
+            for at in who_answers {
+                members.answered(*at);
+            }
             members.judge();
         }
     }
 
     fn three() -> Members {
         let members = Members::new(["a:1", "b:1", "c:1"].map(str::to_owned).into());
-        (0..3).for_each(|at| members.answered(at));
+        for at in 0..3 {
+            members.answered(at);
+        }
         members
     }
 
