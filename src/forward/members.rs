@@ -175,7 +175,9 @@ mod tests {
 
     fn three() -> Members {
         let members = Members::new(["a:1", "b:1", "c:1"].map(str::to_owned).into());
-        (0..3).for_each(|at| members.answered(at));
+        for at in 0..3 {
+            members.answered(at);
+        }
         members
     }
 

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::etcd::{Etcd, Member, Wanted};
+use crate::support::etcd::{Etcd, Wanted};
 use crate::support::pointsman::pointsman;
 use crate::support::process::{Running, free_port};
 use crate::support::system::{Pointsman, System};
@@ -118,9 +118,13 @@ async fn while_no_member_answers_connections_stay() {
     let relay = Beside::start(&etcd).await;
     let mut stream = relay.connect().await.expect("a connection");
     health(&mut stream).await.expect("an answer");
-    etcd.members.iter().for_each(Member::pause);
+    for member in &etcd.members {
+        member.pause();
+    }
     relay.log_has("No member answers").await;
-    etcd.members.iter().for_each(Member::resume);
+    for member in &etcd.members {
+        member.resume();
+    }
     etcd.wait_until_it_answers().await;
     health(&mut stream).await.expect("an answer on the same connection");
     // A relay that was paused itself takes that for nobody's fault.
