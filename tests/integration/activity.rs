@@ -29,7 +29,7 @@ use crate::support::servers::{OpenWebsocket, PathServer, Upload};
 use crate::support::system::System;
 use crate::support::wait::{eventually, http_get_as};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A replica that looks often.
 struct Replica {
