@@ -1,5 +1,6 @@
 //! The command line: which command, with which settings. No command means `serve`.
 
+mod beside;
 mod check;
 mod commands;
 mod connections;

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use clap::{Arg, ArgMatches, Command};
-use tracing::{error, info};
 
-use super::{Exit, complain, signals, wiring};
+use super::signals::Signals;
+use super::{Exit, beside, wiring};
 use crate::activity::kernel;
 use crate::api::auth::Authenticator;
 use crate::api::connections;
@@ -13,7 +13,6 @@ use crate::api::listen::{Limits, Listener};
 use crate::clock::SystemClock;
 use crate::config::{self, Config};
 use crate::lifecycle::Lifecycle;
-use crate::telemetry;
 
 const LISTEN: &str = "listen";
 
@@ -33,20 +32,10 @@ pub(super) fn command() -> Command {
 
 /// Serves until a signal comes.
 pub(super) async fn run(config: &Config, options: &ArgMatches) -> Exit {
-    if let Err(reason) = telemetry::init(config.log.level, config.log.format) {
-        complain(&format!("pointsman: logging can't be started: {reason}"));
-        return Exit::Failure;
-    }
-    match serve(config, options).await {
-        Ok(()) => Exit::Success,
-        Err((exit, reason)) => {
-            error!("Pointsman ends: {reason}");
-            exit
-        }
-    }
+    beside::run(config, serve(config, options)).await
 }
 
-async fn serve(config: &Config, options: &ArgMatches) -> Result<(), (Exit, String)> {
+async fn serve(config: &Config, options: &ArgMatches) -> Result<(), beside::Failed> {
     let wrong = |reason: String| (Exit::Configuration, reason);
     let auth = wiring::auth_settings(config).map_err(|error| wrong(error.to_string()))?;
     if auth.tokens.is_empty() && auth.jwt.is_none() {
@@ -62,15 +51,9 @@ async fn serve(config: &Config, options: &ArgMatches) -> Result<(), (Exit, Strin
     let listener = Listener::bind("--listen", host, port, Limits::default()).await;
     let listener = listener.map_err(|error| (Exit::Failure, error.to_string()))?;
 
-    let mut signals = signals::Signals::listen().map_err(|error| (Exit::Failure, error.to_string()))?;
+    let signals = Signals::listen().map_err(|error| (Exit::Failure, error.to_string()))?;
     let lifecycle = Lifecycle::new();
     let router = connections::router(Arc::new(auth), Arc::new(kernel::outgoing));
     lifecycle.spawn_front("connections", listener.serve("connections", router, lifecycle.draining()));
-    let draining = lifecycle.draining();
-    tokio::select! {
-        () = draining.cancelled() => {}
-        name = signals.stop() => info!(signal = name, "Got {name}; stopping"),
-    }
-    lifecycle.stop();
-    lifecycle.finished().await.map_err(|task| (Exit::Failure, format!("the task '{task}' ended by itself")))
+    beside::until_stopped(&lifecycle, signals).await
 }

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Arg, ArgMatches, Command};
-use tracing::{error, info};
+use tracing::info;
 
-use super::{Exit, complain, signals, wiring};
+use super::signals::Signals;
+use super::{Exit, beside, wiring};
 use crate::config::{self, Config};
 use crate::forward::{self, Limits, Relay};
 use crate::lifecycle::Lifecycle;
 use crate::store::etcd::Looks;
-use crate::telemetry;
 
 const LISTEN: &str = "listen";
 const LISTEN_DEFAULT: &str = "127.0.0.1:2379";
@@ -34,20 +34,10 @@ pub(super) fn command() -> Command {
 
 /// Carries until a signal comes.
 pub(super) async fn run(config: &Config, options: &ArgMatches) -> Exit {
-    if let Err(reason) = telemetry::init(config.log.level, config.log.format) {
-        complain(&format!("pointsman: logging can't be started: {reason}"));
-        return Exit::Failure;
-    }
-    match serve(config, options).await {
-        Ok(()) => Exit::Success,
-        Err((exit, reason)) => {
-            error!("Pointsman ends: {reason}");
-            exit
-        }
-    }
+    beside::run(config, serve(config, options)).await
 }
 
-async fn serve(config: &Config, options: &ArgMatches) -> Result<(), (Exit, String)> {
+async fn serve(config: &Config, options: &ArgMatches) -> Result<(), beside::Failed> {
     let wrong = |reason: String| (Exit::Configuration, reason);
     let etcd = config.etcd().ok_or_else(|| wrong("it needs the members of etcd, in --etcd-endpoints".to_owned()))?;
     let looks = Looks::new(&wiring::etcd_settings(etcd)).map_err(|error| wrong(error.to_string()))?;
@@ -62,7 +52,7 @@ async fn serve(config: &Config, options: &ArgMatches) -> Result<(), (Exit, Strin
     let relay = Relay::bind(&address, members, Limits::default()).await;
     let relay = relay.map_err(|error| (Exit::Failure, format!("--listen: {listen} can't be listened at: {error}")))?;
 
-    let mut signals = signals::Signals::listen().map_err(|error| (Exit::Failure, error.to_string()))?;
+    let signals = Signals::listen().map_err(|error| (Exit::Failure, error.to_string()))?;
     info!("Connections to {listen} go to the members of etcd that are well: {told}");
     let lifecycle = Lifecycle::new();
     let look = move |at| {
@@ -70,11 +60,5 @@ async fn serve(config: &Config, options: &ArgMatches) -> Result<(), (Exit, Strin
         async move { looks.look(at, LOOK_PATIENCE).await.map_err(|error| error.to_string()) }
     };
     lifecycle.spawn_front("relay", relay.run(look, lifecycle.draining()));
-    let draining = lifecycle.draining();
-    tokio::select! {
-        () = draining.cancelled() => {}
-        name = signals.stop() => info!(signal = name, "Got {name}; stopping"),
-    }
-    lifecycle.stop();
-    lifecycle.finished().await.map_err(|task| (Exit::Failure, format!("the task '{task}' ended by itself")))
+    beside::until_stopped(&lifecycle, signals).await
 }

@@ -19,7 +19,6 @@ use pointsman::route::{RouteData, RouteSpec, Target};
 use pointsman::store::SharedStore;
 use pointsman::traefik::bucket::Sizes;
 use pointsman::traefik::client::Access;
-use pointsman::traefik::fixed;
 use pointsman::traefik::fleet::{Fleet, Source};
 use pointsman::traefik::rule::Space;
 
@@ -62,25 +61,10 @@ impl Replica {
         lifecycle.spawn("fleet", async move {
             let _ = stopping.run_until_cancelled(run).await;
         });
-        let tree = fixed::Settings {
-            root_key: "traefik".into(),
-            entry_points: vec!["web".into()],
-            space: Space::Paths,
-            pages_url: None,
-            middlewares: Vec::new(),
-            servers: fixed::Servers::default(),
-        };
         let settings = control::Settings {
             records: RecordKeys::new("pointsman"),
-            tree,
             sizes: Sizes::default(),
-            routes_max: 100,
-            adopt_layout: false,
-            own_root_key: false,
-            deliver: false,
-            snapshots: None,
-            installation: None,
-            layout: pointsman::traefik::marker::LAYOUT,
+            ..crate::control::settings("web")
         };
         let clock = Arc::new(SystemClock);
         let control =

@@ -22,7 +22,6 @@ use pointsman::store::{
 };
 use pointsman::traefik::bucket::Sizes;
 use pointsman::traefik::client::Access;
-use pointsman::traefik::fixed;
 use pointsman::traefik::fleet::{Fleet, Source};
 use pointsman::traefik::rule::Space;
 use tokio::runtime::Handle;
@@ -189,22 +188,8 @@ fn begin(store: SharedStore, traefik: Url, times: Times) -> (Arc<ControlPlane>, 
     });
     let settings = control::Settings {
         records: RecordKeys::new("pointsman"),
-        tree: fixed::Settings {
-            root_key: "traefik".into(),
-            entry_points: vec!["web".into()],
-            space: Space::Paths,
-            pages_url: None,
-            middlewares: Vec::new(),
-            servers: fixed::Servers::default(),
-        },
         sizes: Sizes::default(),
-        routes_max: 100,
-        adopt_layout: false,
-        own_root_key: false,
-        deliver: false,
-        snapshots: None,
-        installation: None,
-        layout: pointsman::traefik::marker::LAYOUT,
+        ..crate::control::settings("web")
     };
     let clock = Arc::new(SystemClock);
     let control = ControlPlane::start(&lifecycle, &readiness, clock.clone(), store.clone(), fleet.clone(), settings);

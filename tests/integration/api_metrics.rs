@@ -20,9 +20,7 @@ use pointsman::route::{RouteSpec, Target};
 use pointsman::store::memory::MemoryStore;
 use pointsman::traefik::bucket::Sizes;
 use pointsman::traefik::client::Access;
-use pointsman::traefik::fixed;
 use pointsman::traefik::fleet::Fleet;
-use pointsman::traefik::rule::Space;
 
 use crate::support::api::{FakeRoutes, TOKEN, request};
 use crate::support::http::{Reply, ask};
@@ -254,22 +252,9 @@ async fn the_control_plane_counts_its_commits_and_waits() {
     let (lifecycle, readiness) = (Lifecycle::new(), Readiness::new());
     let settings = Settings {
         records: RecordKeys::new("pointsman/hub"),
-        tree: fixed::Settings {
-            root_key: "traefik".to_owned(),
-            entry_points: vec!["web".to_owned()],
-            space: Space::Paths,
-            pages_url: None,
-            middlewares: Vec::new(),
-            servers: fixed::Servers::default(),
-        },
         sizes: Sizes::default(),
         routes_max: 10,
-        adopt_layout: false,
-        own_root_key: false,
-        deliver: false,
-        snapshots: None,
-        installation: None,
-        layout: pointsman::traefik::marker::LAYOUT,
+        ..crate::control::settings("web")
     };
     let fleet = Arc::new(Fleet::new(Access::etcd()));
     let control = ControlPlane::start(
