@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import select
+import signal
 import socket
 import struct
 import subprocess
@@ -155,3 +156,15 @@ def log_in_and_spawn(address, name="demo-user"):
 
     wait_until("JupyterLab's page comes", lab, 60)
     return session
+
+
+@contextlib.contextmanager
+def ended_after(demo):
+    """The demo, for the time of a test; what goes on after it is ended."""
+    yield demo
+    if demo.process.poll() is None:
+        demo.process.send_signal(signal.SIGTERM)
+        try:
+            demo.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            demo.process.kill()

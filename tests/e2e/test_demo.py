@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import requests
 from conftest import ROOT
-from demo import START_SECONDS, STOP_SECONDS, Demo, log_in_and_spawn
+from demo import START_SECONDS, STOP_SECONDS, Demo, ended_after, log_in_and_spawn
 from devkit.child import wait_until
 from devkit.places import HOME
 
@@ -39,14 +39,8 @@ def kind():
 
 @pytest.fixture
 def demo(binary, tmp_path, busy_port, kind):
-    demo = Demo(binary, tmp_path, busy_port, kind)
-    yield demo
-    if demo.process.poll() is None:
-        demo.process.send_signal(signal.SIGTERM)
-        try:
-            demo.process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            demo.process.kill()
+    with ended_after(Demo(binary, tmp_path, busy_port, kind)) as demo:
+        yield demo
 
 
 @both_demos

@@ -15,7 +15,7 @@ import pytest
 import requests
 import websocket
 from conftest import ROOT
-from demo import STOP_SECONDS, Demo, log_in_and_spawn
+from demo import STOP_SECONDS, Demo, ended_after, log_in_and_spawn
 from devkit.child import wait_until
 from notebook import Kernel
 
@@ -29,14 +29,8 @@ WRITES_WITHIN_SECONDS = 5
 
 @pytest.fixture
 def demo(binary, tmp_path, request):
-    demo = Demo(binary, tmp_path, 8000, HA, getattr(request, "param", None))
-    yield demo
-    if demo.process.poll() is None:
-        demo.process.send_signal(signal.SIGTERM)
-        try:
-            demo.process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            demo.process.kill()
+    with ended_after(Demo(binary, tmp_path, 8000, HA, getattr(request, "param", None))) as demo:
+        yield demo
 
 
 class Visitor:
