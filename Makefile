@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo demo-etcd demo-ha wheel test setup-test fmt-check clippy doc test-rust test-python test-e2e test-e2e-slow test-dataplane test-dataplane-slow test-hub test-hub-proxy kill-loop chaos test-chaos lint deny fmt bench bench-start clean
+.PHONY: help setup demo demo-etcd demo-ha wheel test setup-test fmt-check clippy doc test-rust test-python test-chart chart-accept test-e2e test-e2e-slow test-dataplane test-dataplane-slow test-hub test-hub-proxy kill-loop chaos test-chaos lint deny fmt bench bench-start clean
 
 PYTHON ?= python3
 PORT ?= 8000
@@ -33,7 +33,7 @@ wheel: ## build the Python package for this machine into target/wheels/
 	@$(PYTHON) scripts/dev-env build wheel
 	CARGO=$(abspath $(CARGO)) .pointsman/wheel/bin/maturin build --release --locked --out target/wheels
 
-test: setup-test fmt-check clippy doc test-rust test-python test-e2e test-dataplane test-hub-proxy test-chaos ## run all checks and tests
+test: setup-test fmt-check clippy doc test-rust test-python test-chart test-e2e test-dataplane test-hub-proxy test-chaos ## run all checks and tests
 	$(call heading,All checks and tests passed)
 
 setup-test:
@@ -64,6 +64,13 @@ test-rust: ## run the Rust tests: unit, property, API, real etcd and real Traefi
 test-python: ## run the tests of the Python package: the class for the hub, the wheel (ARGS="-k names")
 	$(call heading,Python package)
 	.pointsman/hub6/bin/python -m pytest tests/python $(ARGS)
+
+test-chart: ## run the tests of the Helm chart, without a cluster (ARGS="-k names")
+	$(call heading,Helm chart)
+	.pointsman/chart/bin/python -m pytest tests/chart $(ARGS)
+
+chart-accept: ## write what the chart's tests compare with: rendered objects, immutable fields, the chart's README
+	POINTSMAN_TEST_WRITE_CHART=1 .pointsman/chart/bin/python -m pytest -q tests/chart -m written
 
 test-e2e: ## run the end-to-end tests with real JupyterHubs and a browser (ARGS="-k names")
 	$(call heading,End-to-end tests)
