@@ -8,7 +8,7 @@ from crowd import Crowd
 from devkit.child import wait_until
 from devkit.parts import Parts, answers
 from hub import Hub
-from load import Load
+from steady_load import Load
 from notebook import Kernel
 
 # Reached from containers as well as from this machine.
