@@ -222,6 +222,21 @@ fn who_has_agreed_follows_who_has_gone_ahead() {
 }
 
 #[test]
+fn who_was_taken_in_starts_also_when_the_quorum_waits_for_it() {
+    let taken_in = |added, started| {
+        step_after(|situation| {
+            situation.note.added = Some(added);
+            let view = vec![entry(0, 13, started), entry(1, 11, true), entry(2, 12, true)];
+            situation.others.insert("m1".to_owned(), running(7, view));
+            situation.others.insert("m2".to_owned(), waiting("m2"));
+        })
+    };
+    assert_eq!(taken_in(13, false), Step::Start(Start::Joining(members())));
+    assert!(matches!(taken_in(13, true), Step::Wait(_)));
+    assert!(matches!(taken_in(12, false), Step::Wait(_)));
+}
+
+#[test]
 fn a_lost_majority_is_said() {
     let none = || Err("nobody".to_owned());
     let alone = || running(7, all_started());

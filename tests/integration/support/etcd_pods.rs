@@ -73,13 +73,13 @@ impl Pods {
 
     /// The init container, which is told of all members.
     pub(crate) fn join(&self, at: usize, more: &[&str]) -> Running {
-        self.join_told(at, &self.members(), more)
+        let endpoints = self.pods.iter().map(|pod| pod.client_url.clone()).collect::<Vec<_>>().join(",");
+        self.join_told(at, &self.members(), &endpoints, more)
     }
 
-    /// The init container, which is told of these members.
-    pub(crate) fn join_told(&self, at: usize, members: &str, more: &[&str]) -> Running {
+    /// The init container, which is told of these members, and to ask at these endpoints.
+    pub(crate) fn join_told(&self, at: usize, members: &str, endpoints: &str, more: &[&str]) -> Running {
         let pod = &self.pods[at];
-        let endpoints = self.pods.iter().map(|pod| pod.client_url.clone()).collect::<Vec<_>>().join(",");
         let volume = pod.volume().display().to_string();
         let mut arguments = vec![
             "etcd-join",
@@ -90,7 +90,7 @@ impl Pods {
             "--client-url",
             &pod.client_url,
             "--etcd-endpoints",
-            &endpoints,
+            endpoints,
             "--dir",
             &volume,
             "--listen-ip",
