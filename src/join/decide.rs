@@ -109,9 +109,11 @@ fn join(situation: &Situation<'_>, url: &str, cluster: &Membership) -> Step {
     if !recorded && !missing.is_empty() {
         return Step::Refuse(words::too_few(situation, cluster));
     }
-    // One after the other: the one that was taken in last counts for the quorum, and isn't there yet.
-    let late: Vec<&str> = cluster.members.iter().filter(|member| member.client_urls.is_empty()).filter_map(known).collect();
-    if late.iter().any(|name| *name != situation.me) {
+    // One after the other: the one that was taken in last counts for the quorum, and isn't there yet. But if we are such a
+    // one ourselves, and lost, somebody may wait for us in turn.
+    let is_late = |member: &ClusterMember| member.client_urls.is_empty();
+    let late: Vec<&str> = cluster.members.iter().filter(|member| is_late(member)).filter_map(known).collect();
+    if !late.is_empty() && !ours.is_some_and(is_late) {
         return Step::Wait(words::one_after_the_other(&late));
     }
     match ours {

@@ -164,6 +164,10 @@ fn an_entry_that_has_started_is_removed_whatever_is_noted() {
 fn one_after_the_other() {
     let another = || vec![entry(0, 10, true), entry(1, 14, false), entry(2, 12, true)];
     waits(&step(Directory::Empty, [silent(), silent()], recorded(another())), "m1 was taken in and has not started yet");
+    waits(&step(Directory::Empty, [silent(), silent()], recorded(another()[1..].to_vec())), "m1 was taken in");
+    // If both are so, neither waits for the other.
+    let both = vec![entry(0, 13, false), entry(1, 14, false), entry(2, 12, true)];
+    assert_eq!(step(Directory::Empty, [silent(), silent()], recorded(both)), Step::Remove(13));
 }
 
 #[test]

@@ -80,7 +80,7 @@ impl Pods {
     /// The init container, which is told of these members, and to ask at these endpoints.
     pub(crate) fn join_told(&self, at: usize, members: &str, endpoints: &str, more: &[&str]) -> Running {
         let pod = &self.pods[at];
-        let volume = pod.volume().display().to_string();
+        let (volume, metrics_port) = (pod.volume().display().to_string(), free_port().to_string());
         let mut arguments = vec![
             "etcd-join",
             "--name",
@@ -97,6 +97,8 @@ impl Pods {
             "127.0.0.1",
             "--etcd-config",
             MORE,
+            "--etcd-metrics-port",
+            &metrics_port,
             "--claims",
             "data",
         ];
