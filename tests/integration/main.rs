@@ -34,6 +34,7 @@ mod cli_serve;
 mod cli_traefik_config;
 mod control;
 mod control_bulk;
+mod etcd_join;
 mod etcd_relay;
 mod flags_docs;
 mod flags_etcd;
