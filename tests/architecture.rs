@@ -11,7 +11,10 @@ use source::{Source, declared_modules, named_crates, named_rooms, without_commen
 /// A room (the first module under `src/`) and the rooms whose names may stand in it. Its own name always may.
 const ROOMS: &[(&str, &[&str])] = &[
     ("main", &["child", "cli"]),
-    ("cli", &["activity", "api", "child", "config", "control", "forward", "route", "snapshot", "store", "traefik"]),
+    (
+        "cli",
+        &["activity", "api", "child", "config", "control", "forward", "join", "route", "snapshot", "store", "traefik"],
+    ),
     ("config", &["route"]),
     ("api", &["activity", "control", "route"]),
     ("activity", &["route", "store", "traefik"]),
@@ -19,6 +22,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("control", &["route", "snapshot", "store", "traefik"]),
     ("traefik", &["route"]),
     ("snapshot", &["route"]),
+    ("join", &["store"]),
     ("store", &[]),
     ("forward", &[]),
     ("route", &[]),
@@ -57,6 +61,7 @@ const CRATE_HOMES: &[(&str, &[&str])] = &[
             "cli/check",
             "cli/routes/client",
             "cli/try_route/door",
+            "join/peers",
         ],
     ),
     ("jsonwebtoken", &["api/auth"]),

@@ -61,20 +61,23 @@ def link(name, target):
 
 
 def python_at_least(least):
-    """A Python interpreter of at least this version: the one that runs this, or a newer one on PATH."""
+    """A Python interpreter of at least this version: the one that runs this, one on PATH, or one of pyenv's."""
     if sys.version_info[:2] >= least:
         return Path(sys.executable)
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
     for minor in range(20, least[1] - 1, -1):
         found = shutil.which(f"python3.{minor}")
-        if found:
-            return Path(found)
+        for program in ([Path(found)] if found else []) + sorted(pyenv.glob(f"3.{minor}.*/bin/python3")):
+            # A name on PATH may be pyenv's stand-in for a Python that isn't chosen.
+            if (version_of([program, "--version"], r"^Python (\d+)\.(\d+)") or (0, 0)) >= least:
+                return program
     raise Missing(
         f"Python {least[0]}.{least[1]} or newer is needed, and this is {sys.version.split()[0]}. "
         "Install a newer Python and put it on PATH."
     )
 
 
-def virtual_environment(name, requirements, least_python=(3, 9), upgrade=False):
+def virtual_environment(name, requirements, least_python=(3, 9), upgrade=False, pip_options=()):
     """A virtual environment with these packages. True if something had to be done.
 
     A stamp remembers what was asked for, so that a second call costs nothing.
@@ -92,7 +95,7 @@ def virtual_environment(name, requirements, least_python=(3, 9), upgrade=False):
         if not output_of([base, "-c", "import ensurepip, venv; print('yes')"]).startswith("yes"):
             raise Missing(f"{base} can't make virtual environments. On Debian: apt-get install python3-venv")
         run(name, [base, "-m", "venv", folder])
-    run(name, [python, "-m", "pip", "install", "--upgrade", *requirements])
+    run(name, [python, "-m", "pip", "install", "--upgrade", *pip_options, *requirements])
     stamp.write_text(wanted)
     return True
 

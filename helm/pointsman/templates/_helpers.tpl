@@ -33,10 +33,14 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- end }}
 {{- end -}}
 
+{{/* Takes (dict "root" $ "component" … "labels" … "annotations" …); the last two may be missing. */}}
 {{- define "pointsman.meta" -}}
 namespace: {{ .root.Release.Namespace }}
 labels:
   {{- include "pointsman.labels" . | nindent 2 }}
+  {{- with .labels }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
 {{- $annotations := merge (dict) (.annotations | default dict) .root.Values.commonAnnotations }}
 {{- with $annotations }}
 annotations:
@@ -233,20 +237,41 @@ ipFamilies: {{ toJson . }}
     matchLabels:
       {{- include "pointsman.selector" . | nindent 6 }}
 {{- end -}}
+{{/* Names are looked up at port 53; the pods behind OpenShift's DNS listen at 5353. */}}
 {{- define "pointsman.dns" -}}
 - ports:
     - {port: 53, protocol: UDP}
     - {port: 53, protocol: TCP}
+    - {port: 5353, protocol: UDP}
+    - {port: 5353, protocol: TCP}
 {{- end -}}
+
 {{- define "pointsman.toEtcd" -}}
 {{- if .root.Values.etcd.enabled }}
 - to:
     {{- include "pointsman.peer" (dict "root" .root "component" "etcd") | nindent 4 }}
   ports: [{port: client}]
 {{- else }}
+{{- $ports := list -}}
+{{- range .root.Values.etcd.external.endpoints }}{{ $ports = append $ports (. | splitList ":" | last) }}{{ end }}
 - ports:
-    {{- range .root.Values.etcd.external.endpoints }}
-    - {port: {{ . | splitList ":" | last | int }}}
+    {{- range uniq $ports }}
+    - {port: {{ . }}}
     {{- end }}
 {{- end }}
+{{- end -}}
+
+{{/* The hub, which writes error pages, and users' servers. */}}
+{{- define "pointsman.toServers" -}}
+- to:
+    {{- toYaml (.Values.networkPolicy.serversTo | default (list (dict "podSelector" dict))) | nindent 4 }}
+{{- end -}}
+
+{{/* Who may scrape metrics; nothing means everybody. */}}
+{{- define "pointsman.metricsFrom" -}}
+- ports: [{port: metrics}]
+  {{- with .Values.networkPolicy.metricsFrom }}
+  from:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
 {{- end -}}
