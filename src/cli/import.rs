@@ -1,6 +1,7 @@
 //! `pointsman import`: a table of routes, from a running proxy or a file, into this installation.
 
 mod apply;
+mod compare;
 mod plan;
 
 use std::io::{self, Read as _, Write as _};
@@ -48,8 +49,20 @@ pub(super) fn command() -> Command {
                 .value_parser(value_parser!(Address)),
             switch("replace", "Also remove the routes that the source does not have"),
             switch("dry-run", "Only say what would be added, changed, removed and left alone"),
+            switch("compare", "Change nothing, and name the routes that are not the same on both sides; the exit code is 1 if there are any")
+                .conflicts_with_all(["dry-run", "replace"]),
+            Arg::new("visit")
+                .long("visit")
+                .value_name("URL")
+                .help(
+                    "With --compare, given twice: where users come in, here and there. The page of each route is asked for at both, \
+                     and named if status or redirection differ",
+                )
+                .requires("compare")
+                .action(ArgAction::Append)
+                .value_parser(value_parser!(Address)),
         ])
-        .args(tls_options("--from or --to"))
+        .args(tls_options("--from, --to or --visit"))
         .mut_args(|arg| if arg.get_help_heading().is_none() { arg.help_heading(OPTIONS) } else { arg })
 }
 
@@ -60,8 +73,7 @@ fn switch(name: &'static str, help: &'static str) -> Arg {
 /// Reads, says what it would do or does it, and says what became of it.
 pub(super) async fn run(config: &Config, options: &ArgMatches) -> Exit {
     match import(config, options).await {
-        Ok(true) => Exit::Success,
-        Ok(false) => Exit::Failure,
+        Ok(exit) => exit,
         Err(reason) => {
             complain(&format!("pointsman: {reason}"));
             Exit::Failure
@@ -69,13 +81,17 @@ pub(super) async fn run(config: &Config, options: &ArgMatches) -> Exit {
     }
 }
 
-/// Whether everything was imported.
-async fn import(config: &Config, options: &ArgMatches) -> Result<bool, String> {
+/// Success if everything was imported, or is the same on both sides.
+async fn import(config: &Config, options: &ArgMatches) -> Result<Exit, String> {
+    let places = options.get_many::<Address>("visit").map_or(0, Iterator::count);
+    if places == 1 {
+        return Err("--visit: name two places, by --visit URL --visit URL".to_owned());
+    }
     let source = read(config, options).await?;
     let settings = wiring::api_settings(config);
     let mut wanted = source.understand(&settings);
-    let dry_run = options.get_flag("dry-run");
-    let here = destination(config, options, if dry_run { Purpose::Read } else { Purpose::Write }).await?;
+    let (dry_run, compared) = (options.get_flag("dry-run"), options.get_flag("compare"));
+    let here = destination(config, options, if dry_run || compared { Purpose::Read } else { Purpose::Write }).await?;
     let there = match &here {
         None => There::default(),
         Some(Here::Store(store)) => {
@@ -91,6 +107,9 @@ async fn import(config: &Config, options: &ArgMatches) -> Result<bool, String> {
     wanted.refuse_clashes(there.routes.keys(), settings.host_routing);
     let mut refused = std::mem::take(&mut wanted.refused);
     let plan = Plan::new(&wanted, &there, &refused, options.get_flag("replace"));
+    if compared {
+        return compare::compare(config, options, &plan, &refused).await;
+    }
     if dry_run {
         print(&plan.sentences());
     } else if let Some(here) = here {
@@ -100,7 +119,7 @@ async fn import(config: &Config, options: &ArgMatches) -> Result<bool, String> {
         complain(&format!("pointsman: not imported: {}: {reason}", path.escape_debug()));
     }
     complain(&format!("pointsman: {}", plan.sum(dry_run, &refused)));
-    Ok(refused.is_empty())
+    Ok(if refused.is_empty() { Exit::Success } else { Exit::Failure })
 }
 
 async fn read(config: &Config, options: &ArgMatches) -> Result<Table, String> {

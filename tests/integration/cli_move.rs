@@ -143,6 +143,42 @@ async fn a_chp_moves_in_with_all_that_can_be_served_and_back_again() {
     assert!(again.stderr.contains("0 added, 0 changed, 0 removed; 10 were here already"), "{again:?}");
 }
 
+// The servers answer while the command runs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_proxies_are_held_against_each_other() {
+    let home = folder();
+    let (chp, backends) = (Chp::start(TOKEN, &[], home.path()).await, Backends::start().await);
+    let (public, server) = one_machine(&home.path().join("data"), home.path(), &[]).await;
+    for (path, at) in [("/user/a", 0), ("/user/b%40x", 1)] {
+        chp.post(TOKEN, path, &format!(r#"{{"target":"{}","user":"x"}}"#, backends.url(at))).await;
+    }
+    let doors = [chp.public, public].map(|port| format!("http://127.0.0.1:{port}"));
+    let both = ["import", "--from", &chp.api, "--to", &server.api];
+    let visits = ["--visit", &doors[0], "--visit", &doors[1]];
+    let compare = || run(&[&both[..], &["--compare"], &visits].concat());
+    let before = compare();
+    assert!(before.code == 1 && before.stderr.contains("2 routes are on one side or both, and 2 differ"), "{before:?}");
+    assert!(before.stdout.contains("missing /user/a, which only the source has\n"), "{before:?}");
+    assert_eq!(timeless(&good(&["export", "--from", &server.api])), json!({}), "a comparison has changed something");
+
+    good(&both);
+    let same = compare();
+    assert!(same.code == 0 && same.stdout.is_empty(), "{same:?}");
+    assert!(same.stderr.contains("the pages of 2 routes were looked at, and 0 differ"), "{same:?}");
+
+    // Where a server is that nobody reaches, on one side only.
+    chp.post(TOKEN, "/user/a", r#"{"target":"http://127.0.0.1:9","user":"x"}"#).await;
+    chp.post(TOKEN, "/bad", r#"{"target":"no url"}"#).await;
+    let differs = compare();
+    assert_eq!(differs.code, 1, "{differs:?}");
+    let lines: Vec<&str> = differs.stdout.lines().collect();
+    assert!(lines[0].starts_with("refused /bad: ") && lines[1] == "differs /user/a", "{differs:?}");
+    assert!(lines[2].starts_with("page    /user/a: 503 | 200") && lines.len() == 3, "{differs:?}");
+    // One place alone has nothing to be held against.
+    let alone = run(&[&both[..], &["--compare", "--visit", &doors[0]]].concat());
+    assert!(alone.code == 1 && alone.stderr.contains("name two places"), "{alone:?}");
+}
+
 #[tokio::test]
 async fn hosts_of_a_chp_with_host_routing_are_no_data() {
     let home = folder();

@@ -79,9 +79,15 @@ release: {{ .Values.z2jh.release | default .Release.Name }}
 {{- end -}}
 {{- end -}}
 
+{{/* OpenShift gives pods a user of the namespace's range, and refuses any other. */}}
 {{- define "pointsman.podSecurity" -}}
 runAsNonRoot: true
 seccompProfile: {type: RuntimeDefault}
+{{- if not (or .Values.openshift (.Capabilities.APIVersions.Has "security.openshift.io/v1")) }}
+runAsUser: {{ int64 .Values.runAs.user }}
+runAsGroup: {{ int64 .Values.runAs.group }}
+fsGroup: {{ int64 .Values.runAs.group }}
+{{- end }}
 {{- end -}}
 
 {{- define "pointsman.containerSecurity" -}}

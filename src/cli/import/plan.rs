@@ -95,6 +95,31 @@ impl Plan {
         self.verdicts.iter().map(line).collect()
     }
 
+    /// One line for each route that is not the same on both sides, ordered by path. One that we wouldn't record is named
+    /// with the reason.
+    pub(super) fn differences(&self, refused: &[(String, String)]) -> Vec<String> {
+        let reasons = refused.iter().map(|(path, reason)| (path.escape_debug().to_string(), reason));
+        let mut lines: BTreeMap<String, String> =
+            reasons.map(|(path, reason)| (path.clone(), format!("refused {path}: {reason}"))).collect();
+        for (spec, verdict) in &self.verdicts {
+            let path = spec.to_string();
+            let line = match verdict {
+                Verdict::Same => continue,
+                Verdict::Add => format!("missing {path}, which only the source has"),
+                Verdict::Change => format!("differs {path}"),
+                Verdict::Kept | Verdict::Remove => format!("extra   {path}, which the source does not have"),
+            };
+            lines.entry(path).or_insert(line);
+        }
+        lines.into_values().collect()
+    }
+
+    /// How many routes there are on one side or both, and those that both have.
+    pub(super) fn compared(&self) -> (usize, Vec<RouteSpec>) {
+        let both = self.verdicts.iter().filter(|(_, verdict)| matches!(verdict, Verdict::Same | Verdict::Change));
+        (self.verdicts.len(), both.map(|(spec, _)| spec.clone()).collect())
+    }
+
     /// All in one sentence. Those that were refused in the end are counted as such alone.
     pub(super) fn sum(&self, dry_run: bool, refused: &[(String, String)]) -> String {
         let late: BTreeSet<&str> = refused.iter().map(|(path, _)| path.as_str()).collect();
@@ -144,6 +169,21 @@ mod tests {
         ];
         assert_eq!(plan_of(false), lines);
         assert_eq!(plan_of(true), lines.map(|line| if line == keep { "remove  /only" } else { line }));
+    }
+
+    #[test]
+    fn a_comparison_names_what_is_not_the_same() {
+        let plan = plan(SOURCE, HERE, false);
+        let refused = [("/bad".to_owned(), "no URL".to_owned())];
+        let lines = [
+            "refused /bad: no URL",
+            "differs /changed",
+            "missing /new, which only the source has",
+            "extra   /only, which the source does not have",
+        ];
+        assert_eq!(plan.differences(&refused), lines);
+        let (routes, both) = plan.compared();
+        assert_eq!((routes, both.iter().map(RouteSpec::as_str).collect::<Vec<_>>()), (5, vec!["/changed", "/same"]));
     }
 
     #[test]

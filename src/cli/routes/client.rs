@@ -1,5 +1,7 @@
 //! Somebody's API of routes, Pointsman's or configurable-http-proxy's, called as a hub calls it.
 
+mod visit;
+
 use std::error::Error as _;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -17,6 +19,8 @@ use url::Url;
 use super::pinned;
 use super::table::{Table, shorten};
 use crate::route::RouteSpec;
+use crate::traefik::rule::Space;
+pub(in crate::cli) use visit::Visitor;
 
 /// How long one answer may take. Pointsman's own take 8 s at most; a long table takes its time on the way.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -299,6 +303,19 @@ fn path(spec: &RouteSpec) -> String {
     format!("/api/routes{}", percent_encode(spec.as_str().as_bytes(), PATH))
 }
 
+/// Host, with host routing, and encoded path at which users find the pages of a route.
+pub(in crate::cli) fn path_of_users(spec: &RouteSpec, space: Space) -> (Option<String>, String) {
+    let (host, path) = match (space, spec.as_str().strip_prefix('/')) {
+        (Space::Hosts, Some(place)) if !place.is_empty() => {
+            let (host, path) = place.split_once('/').unwrap_or((place, ""));
+            (Some(host.to_owned()), format!("/{path}"))
+        }
+        _ => (None, spec.as_str().to_owned()),
+    };
+    let slash = if path.ends_with('/') { "" } else { "/" };
+    (host, format!("{}{slash}", percent_encode(path.as_bytes(), PATH)))
+}
+
 fn with_tls(mut http: reqwest::ClientBuilder, tls: &Tls) -> Result<reqwest::ClientBuilder, String> {
     let read = |flag: &str, path: &Path| {
         std::fs::read(path).map_err(|error| format!("{flag}: {} can't be read: {error}", path.display()))
@@ -362,6 +379,22 @@ mod tests {
     #[case("")]
     fn what_is_no_address_is_refused(#[case] text: &str) {
         text.parse::<Address>().unwrap_err();
+    }
+
+    #[rstest]
+    #[case("/", Space::Paths, None, "/")]
+    #[case("/user/j@x", Space::Paths, None, "/user/j%40x/")]
+    #[case("/", Space::Hosts, None, "/")]
+    #[case("/jane.example.org/user/jane", Space::Hosts, Some("jane.example.org"), "/user/jane/")]
+    #[case("/jane.example.org", Space::Hosts, Some("jane.example.org"), "/")]
+    fn users_find_a_route_at_its_path(
+        #[case] spec: &str,
+        #[case] space: Space,
+        #[case] host: Option<&str>,
+        #[case] path: &str,
+    ) {
+        let spec = RouteSpec::from_decoded(spec).unwrap();
+        assert_eq!(path_of_users(&spec, space), (host.map(str::to_owned), path.to_owned()));
     }
 
     #[test]

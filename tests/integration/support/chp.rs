@@ -6,23 +6,25 @@ use std::time::Duration;
 use super::process::{Running, free_port, program};
 use super::wait::{eventually, http_get};
 
-/// A running one, with the address of its API.
+/// A running one, with the address of its API and its port for users.
 pub(crate) struct Chp {
     process: Running,
     pub(crate) api: String,
+    /// The port for users.
+    pub(crate) public: u16,
 }
 
 impl Chp {
     /// Starts one with this token, and waits until its API answers.
     pub(crate) async fn start(token: &str, more: &[&str], folder: &Path) -> Self {
-        let (public, api) = (free_port().to_string(), free_port());
-        let port = api.to_string();
-        let arguments = ["--ip", "127.0.0.1", "--port", &public, "--api-ip", "127.0.0.1", "--api-port", &port];
+        let (public, api) = (free_port(), free_port());
+        let (users, port) = (public.to_string(), api.to_string());
+        let arguments = ["--ip", "127.0.0.1", "--port", &users, "--api-ip", "127.0.0.1", "--api-port", &port];
         let arguments = [&arguments[..], more].concat();
         let path = std::env::var("PATH").unwrap_or_default();
         let environment = [("CONFIGPROXY_AUTH_TOKEN", token), ("PATH", &path)];
         let process = Running::start(&program("configurable-http-proxy"), &arguments, &environment, folder);
-        let mut chp = Self { process, api: format!("http://127.0.0.1:{api}") };
+        let mut chp = Self { process, api: format!("http://127.0.0.1:{api}"), public };
         eventually("configurable-http-proxy", Duration::from_secs(20), || {
             let ended = chp.process.ended();
             assert!(ended.is_none(), "it ended at once ({ended:?}):\n{}", chp.process.log());
