@@ -106,7 +106,7 @@ BROKEN = {
         policies.selectors,
         lambda t: put(one(t, "Service", "pointsman-api"), "spec", "selector", {"component": "proxy"}),
     ),
-    "no policy": (policies.network_cover, lambda t: t.remove(one(t, "NetworkPolicy", "pointsman-traefik"))),
+    "no policy": (policies.network_cover, lambda t: t.remove(one(t, "NetworkPolicy", "pointsman"))),
     "one way": (
         policies.network_cover,
         lambda t: put(one(t, "NetworkPolicy", "pointsman-etcd"), "spec", "policyTypes", ["Ingress"]),
