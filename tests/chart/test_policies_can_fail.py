@@ -168,3 +168,10 @@ def test_monitors_and_entries_that_lead_nowhere_are_seen():
     path = one(things, "Ingress", "pointsman")["spec"]["rules"][0]["http"]["paths"][0]
     path["backend"]["service"]["name"] = "nobody"
     assert len(list(references.inside(things))) == 2
+
+
+def test_a_key_that_no_secret_has_is_seen():
+    things = copy.deepcopy(rendered("minimal").everything)
+    assert list(references.inside(things)) == []
+    one(things, "Secret", "pointsman-token")["stringData"] = {"other": "x"}
+    assert any("has no key token" in line for line in references.inside(things))
