@@ -70,6 +70,7 @@ test-chart: ## run the tests of the Helm chart, without a cluster (ARGS="-k name
 	.pointsman/chart/bin/python -m pytest tests/chart $(ARGS)
 
 chart-accept: ## write what the chart's tests compare with: rendered objects, immutable fields, the chart's README
+	.pointsman/chart/bin/python scripts/chart-docs
 	POINTSMAN_TEST_WRITE_CHART=1 .pointsman/chart/bin/python -m pytest -q tests/chart -m written
 
 test-e2e: ## run the end-to-end tests with real JupyterHubs and a browser (ARGS="-k names")
