@@ -76,6 +76,7 @@ test-z2jh: ## render Zero to JupyterHub's chart with ours and run its hub's conf
 	Z2JH_CHART=$(abspath $(Z2JH_CHART)) POINTSMAN_TEST_BINARY=$(DEBUG_BINARY) .pointsman/chart/bin/python -m pytest tests/chart -m z2jh $(ARGS)
 
 chart-accept: ## write what the chart's tests compare with: rendered objects, immutable fields, the chart's README
+	.pointsman/chart/bin/python scripts/chart-docs
 	POINTSMAN_TEST_WRITE_CHART=1 .pointsman/chart/bin/python -m pytest -q tests/chart -m written
 
 test-e2e: ## run the end-to-end tests with real JupyterHubs and a browser (ARGS="-k names")
