@@ -1,21 +1,39 @@
-# Pointsman as an image: docker build -t pointsman .
-FROM rust:1-bookworm AS build
-RUN apt-get update \
-    && apt-get install -y --no-install-recommends protobuf-compiler libprotobuf-dev \
-    && rm -rf /var/lib/apt/lists/*
+# Pointsman as an image of one file: docker build -t pointsman .
+#
+# It is compiled here, or outside: a static program `target/image/pointsman` is taken as it is, and then any
+# BUILD_IMAGE with a shell and certificates of authorities will do. `scripts/image` does both.
+ARG BUILD_IMAGE=rust:1-bookworm
+FROM $BUILD_IMAGE AS build
 WORKDIR /source
-COPY Cargo.toml Cargo.lock ./
+COPY Cargo.toml Cargo.lock target/image* ./
 COPY src ./src
-RUN cargo build --release --locked --bin pointsman
+# A static program needs no system around it. With `--target` the flag holds for the program alone, and not for the
+# parts that the compiler itself loads while it builds.
+RUN if [ ! -e pointsman ]; then \
+        { command -v protoc >/dev/null || { apt-get update \
+            && apt-get install -y --no-install-recommends protobuf-compiler libprotobuf-dev; }; } \
+        && target="$(rustc -vV | sed -n 's/^host: //p')" \
+        && RUSTFLAGS="-C target-feature=+crt-static" \
+           cargo build --locked --release --bin pointsman --target "$target" \
+        && cp "target/$target/release/pointsman" .; \
+    fi
+# Any user may write to the two folders, as OpenShift's; a volume that is mounted over one takes over its rights.
+RUN mkdir -p /image/usr/local/bin /image/etc/ssl/certs /image/traefik /image/data \
+    && cp pointsman /image/usr/local/bin/ \
+    && cp /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/ \
+    && chmod 0777 /image/traefik /image/data
 
-FROM debian:bookworm-slim
-RUN apt-get update \
-    && apt-get install -y --no-install-recommends ca-certificates \
-    && rm -rf /var/lib/apt/lists/* \
-    # A volume that is mounted here takes over the owner, so that `traefik-config --dir /traefik` may write.
-    && install -d -o 65532 -g 65532 -m 0755 /traefik
-COPY --from=build /source/target/release/pointsman /usr/local/bin/pointsman
+FROM scratch
+ARG VERSION=unknown
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="Pointsman" \
+      org.opencontainers.image.description="A highly available proxy for JupyterHub: the control plane for Traefik" \
+      org.opencontainers.image.licenses="BSD-3-Clause" \
+      org.opencontainers.image.version="$VERSION" \
+      org.opencontainers.image.revision="$REVISION"
+COPY --from=build /image /
+WORKDIR /data
 USER 65532:65532
-# The API for JupyterHub, and the pages for Traefik.
-EXPOSE 8001 8002
-ENTRYPOINT ["pointsman"]
+# The API for JupyterHub, the pages for Traefik, and metrics.
+EXPOSE 8001 8002 8003
+ENTRYPOINT ["/usr/local/bin/pointsman"]

@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo demo-etcd demo-ha wheel test setup-test fmt-check clippy doc test-rust test-python test-chart test-z2jh chart-accept test-e2e test-e2e-slow test-dataplane test-dataplane-slow test-hub test-hub-proxy kill-loop chaos test-chaos lint deny fmt bench bench-start clean
+.PHONY: help setup demo demo-etcd demo-ha wheel test setup-test fmt-check clippy doc test-rust test-python test-e2e test-e2e-slow test-dataplane test-dataplane-slow test-hub test-hub-proxy image test-played test-kind kill-loop chaos test-chaos lint deny fmt bench bench-start clean test-chart test-z2jh chart-accept
 
 PYTHON ?= python3
 PORT ?= 8000
@@ -115,6 +115,17 @@ test-hub: ## run JupyterHub's own tests with Pointsman as its proxy: plain, subd
 	@$(PYTHON) scripts/dev-env traefik hub6 hub-suite
 	$(CARGO) test --locked --no-run --quiet
 	POINTSMAN_TEST_BINARY=$(DEBUG_BINARY) $(PYTHON) tests/hub_suite/run $(ARGS)
+
+image: ## build Pointsman's image as it is released (ARGS="--quick" for tests, "--in-docker" without Rust here)
+	@$(PYTHON) scripts/image $(ARGS)
+
+test-played: ## play the chart as containers with a real hub, under load (PLAYER='program that plays manifests')
+	@$(PYTHON) scripts/dev-env chart hub6
+	@test -n "$(PLAYER)" || { echo "error: PLAYER names no program that plays manifests; tests/played/clusters.py says what it must do"; exit 1; }
+	.pointsman/chart/bin/python tests/played/run --player '$(PLAYER)' $(ARGS)
+
+test-kind: ## play the chart on a Kubernetes that kind makes: needs Docker, kind, kubectl and helm
+	@$(PYTHON) scripts/test-kind $(ARGS)
 
 kill-loop: ## kill Pointsman and Traefik in a loop under load, and look for losses (ROUNDS=200 SEED=1)
 	@$(PYTHON) scripts/dev-env build traefik

@@ -4,6 +4,7 @@
 //! its body read. `docs/api.md` says what clients may rely on.
 
 pub mod auth;
+pub mod card;
 pub mod connections;
 pub mod files;
 pub mod listen;

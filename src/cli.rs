@@ -4,6 +4,7 @@ mod beside;
 mod check;
 mod commands;
 mod connections;
+mod etcd_join;
 mod etcd_relay;
 mod etcd_users;
 mod export;
@@ -54,7 +55,7 @@ pub async fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
     };
     let (name, own) = matches.subcommand().unwrap_or(("serve", &matches));
     // What moves routes, or bytes, needs no files but those it reads itself, and has nothing to do with Traefik's settings.
-    let without_traefik = matches!(name, "etcd-relay" | "etcd-users" | "export" | "import");
+    let without_traefik = matches!(name, "etcd-join" | "etcd-relay" | "etcd-users" | "export" | "import");
     let files = if without_traefik || name == "traefik-config" { Files::Ignore } else { Files::Check };
     let config = match load(&matches, own, files, without_traefik) {
         Ok(config) => config,
@@ -66,6 +67,7 @@ pub async fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
     match name {
         "check" => check::run(&config).await,
         "connections" => connections::run(&config, own).await,
+        "etcd-join" => etcd_join::run(&config, own).await,
         "etcd-relay" => etcd_relay::run(&config, own).await,
         "etcd-users" => etcd_users::run(&config, own),
         "export" => export::run(&config, own).await,

@@ -20,6 +20,8 @@ pub mod api;
 
 pub mod forward;
 
+pub mod join;
+
 pub mod config;
 
 pub mod cli;

@@ -3,7 +3,7 @@
 use clap::builder::styling::Styles;
 use clap::{Arg, ArgAction, Command};
 
-use super::{connections, etcd_relay, etcd_users, export, import, traefik_config};
+use super::{connections, etcd_join, etcd_relay, etcd_users, export, import, traefik_config};
 use crate::config::settings::{Group, Kind, REFUSED, SETTINGS, Setting};
 
 const ABOUT: &str = "\
@@ -47,6 +47,7 @@ pub fn command() -> Command {
                 .args_override_self(true),
         )
         .subcommand(connections::command().args_override_self(true))
+        .subcommand(etcd_join::command().args_override_self(true))
         .subcommand(etcd_relay::command().args_override_self(true))
         .subcommand(etcd_users::command().args_override_self(true))
         .subcommand(export::command().args_override_self(true))

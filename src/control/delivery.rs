@@ -29,6 +29,16 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(3);
 /// does, and is told of only if that lasts.
 const FAILURE_PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
 
+/// How long Traefik may take for a document of no length, at the first attempt. One that has just begun takes a document
+/// before it has anywhere to put it, and never answers: the next attempt must come soon. Each has twice the time.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// What a document adds to that: Traefik's answer repeats it, at 20 MB/s or more where it isn't busy.
+const PATIENCE_BYTES_PER_MILLISECOND: u64 = 5_000;
+
+/// The most time that an attempt has.
+const PATIENCE_MAX: Duration = Duration::from_secs(10);
+
 /// So many failures in a row are no news of a Traefik that has just begun.
 const QUIET_FAILURES: u32 = 10;
 
@@ -59,6 +69,8 @@ struct Peer {
     checked: Option<Instant>,
     /// How often in a row it did not take the document.
     failures: u32,
+    /// How many of these attempts ran out of time.
+    late: u32,
 }
 
 impl Delivery {
@@ -126,7 +138,7 @@ impl Delivery {
                     peer.sent.take_if(|(_, at)| *at < seen.since);
                 }
                 Status::Unknown | Status::Down | Status::Silent(_) => {
-                    (peer.sent, peer.checked) = (None, None);
+                    (peer.sent, peer.checked, peer.late) = (None, None, 0);
                     continue;
                 }
             }
@@ -144,16 +156,18 @@ impl Delivery {
     async fn send(&mut self, url: &str, marker: &str, document: &[u8]) {
         let Some(client) = self.client(url) else { return };
         let began = Instant::now();
-        match client.push(document.to_vec()).await {
+        let patience = patience(document.len(), self.peers.get(url).map_or(0, |peer| peer.late));
+        match client.push(document.to_vec(), patience).await {
             Ok(()) => {
                 let bytes = document.len();
                 debug!(traefik = %url, marker, bytes, "Sent the routes to Traefik in {:?}", began.elapsed());
                 let peer = self.peers.entry(url.to_owned()).or_default();
-                (peer.sent, peer.failures) = (Some((marker.to_owned(), Instant::now())), 0);
+                (peer.sent, peer.failures, peer.late) = (Some((marker.to_owned(), Instant::now())), 0, 0);
             }
             Err(reason) => {
                 let peer = self.peers.entry(url.to_owned()).or_default();
                 peer.failures += 1;
+                peer.late += u32::from(began.elapsed() >= patience);
                 if peer.failures == QUIET_FAILURES {
                     warn!(traefik = %url, "The routes can't be sent to Traefik: {reason}; trying again");
                 }
@@ -197,5 +211,30 @@ impl Delivery {
             peer.client = self.fleet.client(url).ok();
         }
         peer.client.clone()
+    }
+}
+
+/// How long a Traefik may take for a document of so many bytes, after so many attempts that ran out of time.
+fn patience(bytes: usize, late: u32) -> Duration {
+    let first = PATIENCE + Duration::from_millis(bytes as u64 / PATIENCE_BYTES_PER_MILLISECOND);
+    first.saturating_mul(2_u32.saturating_pow(late)).min(PATIENCE_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_traefik_that_never_answers_the_first_time_is_soon_asked_again() {
+        assert_eq!(patience(10_000, 0), Duration::from_millis(252));
+        let all_but_the_longest: Duration = (0..3).map(|late| patience(10_000, late)).sum();
+        assert!(all_but_the_longest < Duration::from_secs(2), "{all_but_the_longest:?}");
+    }
+
+    #[test]
+    fn a_busy_one_gets_time_for_a_long_document() {
+        assert!(patience(50_000_000, 0) >= PATIENCE_MAX);
+        assert_eq!(patience(10_000, 30), PATIENCE_MAX);
+        assert_eq!(patience(10_000, u32::MAX), PATIENCE_MAX);
     }
 }

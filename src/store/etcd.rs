@@ -1,8 +1,8 @@
 //! `EtcdStore`: the store that all replicas share. This room alone names `etcd_client`.
 //!
 //! The pieces: `settings` reads files, `endpoint` is one member and our connection to it, `pool` chooses among them,
-//! `watch` follows, `fault` tells what an error means for the caller, `status` looks at a cluster from outside, and
-//! `looks` at its members one by one.
+//! `watch` follows, `fault` tells what an error means for the caller, `status` looks at a cluster from outside, `looks` at
+//! its members one by one, and `membership` changes their list.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -16,12 +16,14 @@ use super::{Commit, Guard, KeyValue, Listing, Op, Read, Revision, Store, StoreEr
 mod endpoint;
 mod fault;
 mod looks;
+mod membership;
 mod pool;
 mod settings;
 mod status;
 mod watch;
 
 pub use looks::Looks;
+pub use membership::{Cluster, ClusterMember, Membership};
 pub use settings::EtcdSettings;
 pub use status::{Alarm, ClusterStatus, EndpointStatus, MemberStatus};
 

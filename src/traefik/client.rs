@@ -24,9 +24,6 @@ const METRICS_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest page of metrics that is read, as it comes and unpacked, in bytes. Of 10,000 routes it has 14 MB.
 const METRICS_BYTES_MAX: (usize, u64) = (32 << 20, 256 << 20);
 
-/// How long Traefik may take to hear all routes: its answer repeats them.
-const PUSH_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// How the Traefiks of a fleet are asked.
 #[derive(Debug, Clone)]
 pub struct Access {
@@ -227,8 +224,10 @@ impl TraefikClient {
     }
 
     /// Hands over all routes, as one document. They are served a little later: the marker tells when.
-    pub async fn push(&self, document: Vec<u8>) -> Result<(), ClientError> {
-        let request = self.http.put(self.url("/api/providers/rest")).timeout(PUSH_TIMEOUT).body(document);
+    ///
+    /// A Traefik that has just begun may take the document and never answer.
+    pub async fn push(&self, document: Vec<u8>, patience: Duration) -> Result<(), ClientError> {
+        let request = self.http.put(self.url("/api/providers/rest")).timeout(patience).body(document);
         let response = request.send().await.map_err(|e| classify(&e))?;
         let status = response.status();
         // Read to its end, so that the connection can be used again.
