@@ -156,8 +156,8 @@ arguments, sys.argv = sys.argv, ["jupyterhub"]
 from tornado.httpclient import AsyncHTTPClient
 AsyncHTTPClient.configure = lambda *_, **__: None
 from jupyterhub.app import JupyterHub
-from jupyterhub.spawner import Spawner
-sys.modules["kubespawner"].KubeSpawner = type("KubeSpawner", (Spawner,), {})
+from jupyterhub.spawner import SimpleLocalProcessSpawner
+sys.modules["kubespawner"].KubeSpawner = SimpleLocalProcessSpawner
 app = JupyterHub()
 app.load_config_file(place + "/jupyterhub_config.py")
 from jupyterhub.proxy import ConfigurableHTTPProxy
