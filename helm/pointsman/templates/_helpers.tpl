@@ -79,8 +79,18 @@ release: {{ .Values.z2jh.release | default .Release.Name }}
 {{- end -}}
 {{- end -}}
 
+{{/* Not every image names a user that isn't root, and Secrets are for the group of the volumes alone. */}}
 {{- define "pointsman.podSecurity" -}}
 runAsNonRoot: true
+{{- with .Values.runAs.user }}
+runAsUser: {{ int64 . }}
+{{- end }}
+{{- with .Values.runAs.group }}
+runAsGroup: {{ int64 . }}
+{{- end }}
+{{- with .Values.runAs.fsGroup }}
+fsGroup: {{ int64 . }}
+{{- end }}
 seccompProfile: {type: RuntimeDefault}
 {{- end -}}
 
