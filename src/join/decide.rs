@@ -120,7 +120,8 @@ fn join(situation: &Situation<'_>, url: &str, cluster: &Membership) -> Step {
         return Step::Refuse(words::too_few(situation, cluster));
     }
     // One after the other: the one that was taken in last counts for the quorum, and isn't there yet.
-    let late: Vec<&str> = cluster.members.iter().filter(|member| member.client_urls.is_empty()).filter_map(known).collect();
+    let late: Vec<&str> =
+        cluster.members.iter().filter(|member| member.client_urls.is_empty()).filter_map(known).collect();
     if late.iter().any(|name| *name != situation.me) {
         return Step::Wait(words::one_after_the_other(&late));
     }
@@ -159,9 +160,8 @@ fn begin(situation: &Situation<'_>, url: &str, reason: &str) -> Step {
     // Somebody has gone ahead: nobody does before all have agreed. But it must never have heard of an etcd of ours.
     for seen in others.values() {
         let Seen::Running(view) = seen else { continue };
-        let new_there = |member: &ClusterMember| {
-            member.client_urls.is_empty() && member.peer_urls.iter().any(|known| known == url)
-        };
+        let new_there =
+            |member: &ClusterMember| member.client_urls.is_empty() && member.peer_urls.iter().any(|known| known == url);
         if view.members.iter().any(new_there)
             && nobody_has_met_us(situation, url)
             && let Some(token) = agreed_token(situation, view.cluster_id)
@@ -182,9 +182,8 @@ fn agreed_token(situation: &Situation<'_>, cluster_id: u64) -> Option<String> {
 
 /// No etcd that runs has seen one of ours.
 fn nobody_has_met_us(situation: &Situation<'_>, url: &str) -> bool {
-    let has_met = |member: &ClusterMember| {
-        !member.client_urls.is_empty() && member.peer_urls.iter().any(|known| known == url)
-    };
+    let has_met =
+        |member: &ClusterMember| !member.client_urls.is_empty() && member.peer_urls.iter().any(|known| known == url);
     !situation.others.values().any(|seen| matches!(seen, Seen::Running(view) if view.members.iter().any(has_met)))
 }
 
