@@ -28,8 +28,8 @@ fn the_help_of_traefik_config_begins_with_its_own_options() {
 }
 
 #[test]
-fn the_help_of_export_and_import_begins_with_their_own_options() {
-    for name in ["export", "import"] {
+fn the_help_of_the_other_commands_begins_with_their_own_options() {
+    for name in ["export", "import", "try-route"] {
         let help = help_of(Some(name));
         let own = help.split("\nGeneral:").next().expect("a beginning");
         insta::assert_snapshot!(name, own);
