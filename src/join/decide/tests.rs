@@ -223,6 +223,12 @@ fn who_has_agreed_follows_who_has_gone_ahead() {
     assert_eq!(followed(id, false, "volume-m0"), Step::Start(Start::New(token(&volumes()))));
     assert!(matches!(followed(id, true, "volume-m0"), Step::Wait(_)), "an etcd of ours has run");
     assert!(matches!(followed(id + 1, false, "volume-m0"), Step::Wait(_)), "another cluster");
+    let two_views = step_after(|situation| {
+        situation.note.agreed = Some(volumes());
+        let view = |started| running(id, vec![entry(0, 10, started), entry(1, 11, true), entry(2, 12, true)]);
+        situation.others = [("m1".to_owned(), view(false)), ("m2".to_owned(), view(true))].into();
+    });
+    assert!(matches!(two_views, Step::Wait(_)), "m1 has not heard of our etcd, and m2 has");
     assert!(matches!(followed(id, false, "another volume"), Step::Wait(_)), "another volume");
 }
 
