@@ -53,7 +53,16 @@ const CRATE_HOMES: &[(&str, &[&str])] = &[
     ("netlink_sys", &["activity/kernel"]),
     (
         "reqwest",
-        &["activity/remote", "traefik/client", "api/pages", "api/auth", "cli/check", "cli/routes/client", "join/peers"],
+        &[
+            "activity/remote",
+            "traefik/client",
+            "api/pages",
+            "api/auth",
+            "cli/check",
+            "cli/routes/client",
+            "cli/try_route/door",
+            "join/peers",
+        ],
     ),
     ("jsonwebtoken", &["api/auth"]),
     ("clap", &["cli"]),

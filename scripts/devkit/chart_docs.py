@@ -1,7 +1,7 @@
 """The table of values in the chart's README, from the comments of its values.yaml.
 
-A comment that begins with `# --` stands right above its value, and may go on for some lines. A value of `traefik` or
-`etcd` without one means the same as that of `pointsman` with the same name.
+A comment that begins with `# --` stands right above its value, and may go on for some lines. A value of `traefik`,
+`etcd` or `tests` without one means the same as that of `pointsman` with the same name.
 """
 
 import json
@@ -12,7 +12,7 @@ import yaml
 MARKER = "<!-- From here on scripts/chart-docs writes, from values.yaml. -->"
 # Where a name means the same in several parts, it is explained in the first.
 EXPLAINS = "pointsman"
-EXPLAINED = ("traefik", "etcd")
+EXPLAINED = ("traefik", "etcd", "tests")
 
 
 @dataclass

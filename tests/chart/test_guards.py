@@ -5,6 +5,7 @@ from functools import cache
 
 import pytest
 from engine import CHART, refusal, render
+from policies import rollout
 
 EXTERNAL = {"etcd.enabled": False, "etcd.external.endpoints": ["https://etcd-0:2379", "https://etcd-1:2379"]}
 PLAIN = {"etcd.enabled": False, "etcd.external.endpoints": ["http://etcd:2379"]}
@@ -133,6 +134,21 @@ def test_what_is_there_and_stays_is_no_reason():
 )
 def test_what_goes_together_is_taken(sets):
     render(sets=sets)
+
+
+def test_the_least_grace_is_what_traefiks_probe_needs():
+    """docs/traefiks.md: 2 s until it is withdrawn, then as many probes as it takes, and the wait for the last."""
+    spec = render().one("Deployment", "pointsman-traefik")["spec"]["template"]["spec"]
+    probe = next(c for c in spec["containers"] if c["name"] == "traefik")["readinessProbe"]
+    needed = 2 + probe["periodSeconds"] * probe["failureThreshold"] + probe.get("timeoutSeconds", 1)
+    assert needed == 6
+    assert "the probe needs 6 s" in refusal(sets={"pointsman.laggard.graceSeconds": needed - 1})
+
+
+@pytest.mark.parametrize(("drain", "accept"), [(1, 0), (30, 5), (3600, 60)])
+def test_a_drain_always_ends_before_the_kill(drain, accept):
+    things = render(sets={"traefik.drainSeconds": drain, "traefik.acceptSeconds": accept}).objects
+    assert list(rollout(things)) == []
 
 
 def test_every_guard_is_tried():

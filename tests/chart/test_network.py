@@ -11,8 +11,6 @@ HUB = {"component": "hub", "hub.jupyter.org/network-access-proxy-api": "true"}
 USER = {"component": "singleuser-server"}
 STRANGER = {"app": "somebody"}
 PROMETHEUS = {"app.kubernetes.io/name": "prometheus"}
-TEST = {f"app.kubernetes.io/{key}": value for key, value in
-        (("name", "pointsman"), ("instance", "pointsman"), ("component", "test"))}  # fmt: skip
 
 # Source, target, port by name and number.
 NEEDED = [
@@ -20,8 +18,8 @@ NEEDED = [
     ("test", "api", "api", 8001),
     ("proxy", "api", "pages", 8002),
     ("api", "proxy", "private", 8099),
-    ("test", "proxy", "private", 8099),
     ("test", "proxy", "http", 8000),
+    ("proxy", "test", "answer", 8004),
     ("stranger", "proxy", "http", 8000),
     ("hub", "proxy", "http", 8000),
     ("user", "proxy", "http", 8000),
@@ -51,13 +49,14 @@ FORBIDDEN = [
     ("etcd", "api", "api", 8001),
     ("etcd", "user", None, 8888),
     ("test", "user", None, 8888),
-    ("stranger", "test", None, 8080),
+    ("test", "proxy", "private", 8099),
+    ("stranger", "test", "answer", 8004),
 ]
 
 
 def labels_of(things):
     found = {pods.component: pods.labels for pods in all_pods(things)}
-    return {"test": TEST, **found, "hub": HUB, "user": USER, "stranger": STRANGER, "prometheus": PROMETHEUS}
+    return {**found, "hub": HUB, "user": USER, "stranger": STRANGER, "prometheus": PROMETHEUS}
 
 
 def allowed(things, flow):
@@ -106,6 +105,7 @@ def test_users_may_be_limited_to_some_who_come_in():
 def test_servers_may_be_elsewhere():
     things = render(sets={"networkPolicy.serversTo": [{"podSelector": {"matchLabels": USER}}]}).everything
     assert allowed(things, ("proxy", "user", None, 8888))
+    assert allowed(things, ("proxy", "test", "answer", 8004))
     assert not allowed(things, ("proxy", "stranger", None, 8888))
     assert not allowed(things, ("api", "stranger", None, 8888))
 

@@ -79,9 +79,12 @@ release: {{ .Values.z2jh.release | default .Release.Name }}
 {{- end -}}
 {{- end -}}
 
-{{/* Not every image names a user that isn't root, and Secrets are for the group of the volumes alone. */}}
+{{/* Not every image names a user that isn't root, and Secrets are for the group of the volumes alone. OpenShift gives pods a
+user of the namespace's range, and refuses any other. */}}
 {{- define "pointsman.podSecurity" -}}
 runAsNonRoot: true
+seccompProfile: {type: RuntimeDefault}
+{{- if not (.Capabilities.APIVersions.Has "security.openshift.io/v1") }}
 {{- with .Values.runAs.user }}
 runAsUser: {{ int64 . }}
 {{- end }}
@@ -91,7 +94,7 @@ runAsGroup: {{ int64 . }}
 {{- with .Values.runAs.fsGroup }}
 fsGroup: {{ int64 . }}
 {{- end }}
-seccompProfile: {type: RuntimeDefault}
+{{- end }}
 {{- end -}}
 
 {{- define "pointsman.containerSecurity" -}}
