@@ -29,10 +29,16 @@ EXTERNAL = {
         },
     }
 }
+OWN_TRAEFIK = {
+    "traefik": {"enabled": False, "api": ["dns://traefik:8099"]},
+    "networkPolicy": {"traefikPeers": [{"podSelector": {}}]},
+}
 # What must be switched on before a value counts, by the value's first words.
 BEFORE = {
     "pointsman.autoscaling": {"pointsman": {"autoscaling": {"enabled": True}}},
     "traefik.autoscaling": {"traefik": {"autoscaling": {"enabled": True}}},
+    "traefik.api": OWN_TRAEFIK,
+    "networkPolicy.traefikPeers": OWN_TRAEFIK,
     "traefik.service.nodePort": {"traefik": {"service": {"type": "NodePort"}}},
     "traefik.service.httpsNodePort": merged(SECRET, {"traefik": {"service": {"type": "NodePort"}}}),
     "traefik.service.httpsPort": SECRET,
@@ -62,6 +68,8 @@ GIVEN = {
     "etcd.external.auth.existingSecret": "e",
     "extraObjects": [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}}],
     "httpRoute.parentRefs": [{"name": "b"}],
+    "traefik.enabled": OWN_TRAEFIK,
+    "traefik.api": ["http://traefik:8099"],
     "traefik.service.type": "NodePort",
     "traefik.service.loadBalancerIP": "192.0.2.1",
     "traefik.version": "3.7.9",
@@ -141,6 +149,8 @@ def test_a_value_changes_something(name):
         change = {word: change}
     if name in ("tls.mode", "etcd.enabled"):
         change = {name.split(".")[0]: GIVEN[name]}
+    if name == "traefik.enabled":
+        change = GIVEN[name]
     same = what_comes(merged(base, change)) == what_comes(base)
     assert not same, f"nothing reads {name}"
 
