@@ -1,6 +1,7 @@
 //! What a member notes on its volume, and what it tells the others while it waits.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
@@ -52,10 +53,21 @@ pub struct Card {
 /// The token of the cluster that these volumes begin, from which etcd makes its number: no other volumes get the same.
 #[must_use]
 pub fn token(volumes: &Incarnations) -> String {
-    let text: String = volumes.iter().map(|(name, incarnation)| format!("{name}={incarnation}\n")).collect();
+    let mut text = String::new();
+    for (name, incarnation) in volumes {
+        let _ = writeln!(text, "{name}={incarnation}");
+    }
     let digest = digest(&SHA256, text.as_bytes());
-    let hex: String = digest.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    format!("pointsman-{hex}")
+    format!("pointsman-{}", hex(&digest.as_ref()[..8]))
+}
+
+/// Bytes as they are written for people.
+#[must_use]
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 #[cfg(test)]

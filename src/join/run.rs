@@ -11,7 +11,7 @@ use super::config_file::{self, Base};
 use super::decide::{RECORD_KEY, Start, Step, decide};
 use super::home::Home;
 use super::members::Members;
-use super::note::{Card, Note};
+use super::note::{Card, Note, hex};
 use super::peers::Peers;
 use super::situation::{Directory, Situation};
 use crate::store::StoreError;
@@ -90,13 +90,12 @@ struct Joining<'a> {
 impl<'a> Joining<'a> {
     fn new(settings: &'a Settings, card: &'a watch::Sender<Option<Card>>) -> Result<Self, String> {
         let home = &settings.home;
-        let note = match home.load().map_err(volume)? {
-            Some(note) => note,
-            None => {
-                let note = Note::new(incarnation());
-                home.store(&note).map_err(volume)?;
-                note
-            }
+        let note = if let Some(note) = home.load().map_err(volume)? {
+            note
+        } else {
+            let note = Note::new(incarnation());
+            home.store(&note).map_err(volume)?;
+            note
         };
         let cluster = Cluster::new(&settings.etcd, RECORD_KEY).map_err(|error| error.to_string())?;
         Ok(Self { settings, card, peers: Peers::new(&settings.members, me(settings))?, cluster, note })
@@ -110,7 +109,11 @@ impl<'a> Joining<'a> {
         let alone = settings.members.len() == 1;
         let cluster = async {
             // Alone there is nobody to ask but ourselves, and we don't run.
-            if alone { Err("there is no other member".to_owned()) } else { self.cluster.look().await.map_err(|e| e.to_string()) }
+            if alone {
+                Err("there is no other member".to_owned())
+            } else {
+                self.cluster.look().await.map_err(|e| e.to_string())
+            }
         };
         let (others, cluster) = tokio::join!(self.peers.ask(), cluster);
         Ok(decide(&Situation {
@@ -230,5 +233,5 @@ fn volume(error: io::Error) -> String {
 fn incarnation() -> String {
     let mut bytes = [0; 8];
     aws_lc_rs::rand::fill(&mut bytes).expect("the operating system gives random bytes");
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&bytes)
 }

@@ -22,6 +22,7 @@ GUARDS = [
     ({"auth.existingSecret.key": ""}, "auth.existingSecret needs name and key, or give auth.token"),
     ({"etcd.replicas": 2}, "etcd.replicas is 2: an etcd cluster has 1, 3 or 5 members"),
     ({"etcd.replicas": 4}, "etcd.replicas is 4: an etcd cluster has 1, 3 or 5 members"),
+    ({"etcd.extraConfig": {"name": "x"}}, "etcd.extraConfig.name is the chart's to say; remove it"),
     ({"etcd.external.endpoints": ["https://e:2379"]}, "etcd.enabled is true and etcd.external.endpoints are given"),
     ({"etcd.external.tls.existingSecret": "a"}, "etcd.external.tls and etcd.external.auth are for an etcd of your own"),
     ({"etcd.enabled": False}, "etcd.enabled is false and etcd.external.endpoints is empty"),

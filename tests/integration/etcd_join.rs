@@ -1,4 +1,4 @@
-//! `pointsman etcd-join` before real members of etcd, as in a StatefulSet.
+//! `pointsman etcd-join` before real members of etcd, as in a `StatefulSet`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use etcd_client::{Client, ConnectOptions};
 use rstest::rstest;
 
-use crate::support::etcd_pods::Pods;
+use crate::support::etcd_pods::{Pod, Pods};
 use crate::support::process::Running;
 use crate::support::wait::eventually;
 
@@ -40,7 +40,7 @@ async fn three_empty_members_begin_one_cluster_and_two_wait_for_the_third() {
 
     // With its data each goes on, also when all begin again at once.
     pods.pods[0].put("kept", "yes").await;
-    pods.pods.iter_mut().for_each(|pod| pod.kill());
+    pods.pods.iter_mut().for_each(Pod::kill);
     pods.start_all().await;
     pods.assert_one_cluster().await;
     assert_eq!(pods.pods[2].get("kept").await, Ok(Some("yes".to_owned())));
@@ -64,7 +64,7 @@ fn load(pods: &Pods) -> (Arc<AtomicBool>, tokio::task::JoinHandle<(usize, usize)
     let stop = Arc::new(AtomicBool::new(false));
     let (stopped, urls) = (stop.clone(), pods.pods.iter().map(|pod| pod.client_url.clone()).collect::<Vec<_>>());
     let writing = tokio::spawn(async move {
-        let options = ConnectOptions::new().with_timeout(Duration::from_millis(1000)).with_require_leader(true);
+        let options = ConnectOptions::new().with_timeout(Duration::from_secs(1)).with_require_leader(true);
         let mut clients = Vec::new();
         for url in urls {
             clients.push(Client::connect([url], Some(options.clone())).await.expect("a client"));
@@ -222,7 +222,8 @@ async fn beside_a_living_cluster_that_it_can_not_see_it_begins_none() {
     pods.pods[0].kill();
     pods.pods[0].lose_volume();
     // As when names don't resolve: the others run, and nothing of them is heard.
-    let blind = format!("etcd-0={},etcd-1=http://etcd-1.invalid:2380,etcd-2=http://etcd-2.invalid:2380", pods.pods[0].peer_url);
+    let blind =
+        format!("etcd-0={},etcd-1=http://etcd-1.invalid:2380,etcd-2=http://etcd-2.invalid:2380", pods.pods[0].peer_url);
     let elsewhere = "http://etcd-1.invalid:2379";
     let mut join = pods.join_told(0, &blind, elsewhere, &["--patience", "4"]);
     assert_eq!(join.end(LONG).await, 1);
@@ -307,12 +308,20 @@ async fn another_number_of_members_is_refused() {
     pods.pods[0].kill();
     let mut join = pods.join_told(0, &one, &endpoint, &[]);
     assert_eq!(join.end(LONG).await, 1);
-    assert!(join.log().contains("the cluster of etcd-0 has 3 members, and --members lacks etcd-1, etcd-2"), "{}", join.log());
+    assert!(
+        join.log().contains("the cluster of etcd-0 has 3 members, and --members lacks etcd-1, etcd-2"),
+        "{}",
+        join.log()
+    );
     pods.pods[0].lose_volume();
     let two = format!("{one},etcd-1={}", pods.pods[1].peer_url);
     let mut join = pods.join_told(0, &two, &endpoint, &[]);
     assert_eq!(join.end(LONG).await, 1);
-    assert!(join.log().contains("the cluster has 3 members, etcd-2 among them, which --members lacks"), "{}", join.log());
+    assert!(
+        join.log().contains("the cluster has 3 members, etcd-2 among them, which --members lacks"),
+        "{}",
+        join.log()
+    );
 
     // Told of all it comes back, and then the cluster itself knows who belongs to it.
     pods.start_one(0).await;

@@ -1,4 +1,4 @@
-//! Members of a bundled etcd as a StatefulSet runs them: each has a volume, `pointsman etcd-join` as its init container, and
+//! Members of a bundled etcd as a `StatefulSet` runs them: each has a volume, `pointsman etcd-join` as its init container, and
 //! then etcd with the file that that wrote.
 
 use std::path::{Path, PathBuf};
@@ -57,7 +57,9 @@ impl Pods {
             let code = join.end(Duration::from_secs(60)).await;
             assert_eq!(code, 0, "{}", join.log());
         }
-        waiting.iter().for_each(|at| self.pods[*at].start_etcd());
+        for at in waiting {
+            self.pods[at].start_etcd();
+        }
         self.wait_until_all_answer().await;
     }
 
