@@ -17,7 +17,7 @@ from pathlib import Path
 
 import yaml
 
-from stand_in_api import CUSTOM_KINDS, KEPT, KINDS, Scene, StandIn
+from stand_in_api import CUSTOM_KINDS, KEPT, KINDS, OPENSHIFT, Scene, StandIn
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "helm" / "pointsman"
@@ -169,7 +169,8 @@ def render(
     the cluster knows, `existing` the objects that `lookup` finds, `upgrade_from` what `render` gave before.
     """
     values = merged(values_of(*sources), dotted(sets or {}))
-    scene = Scene(kube_version, {**KINDS, **{version: CUSTOM_KINDS[version] for version in api_versions}})
+    known = {**CUSTOM_KINDS, **OPENSHIFT}
+    scene = Scene(kube_version, {**KINDS, **{version: known[version] for version in api_versions}})
     scene.objects = list(existing)
     if upgrade_from is not None:
         before = upgrade_from.release

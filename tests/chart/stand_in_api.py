@@ -38,6 +38,8 @@ KINDS = {
     },
     "scheduling.k8s.io/v1": {"PriorityClass": "priorityclasses"},
 }
+# What only some clusters have at all.
+OPENSHIFT = {"security.openshift.io/v1": {"SecurityContextConstraints": "securitycontextconstraints"}}
 CUSTOM_KINDS = {
     "cert-manager.io/v1": {"Certificate": "certificates"},
     "gateway.networking.k8s.io/v1": {"HTTPRoute": "httproutes"},

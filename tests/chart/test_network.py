@@ -22,6 +22,7 @@ NEEDED = [
     ("api", "proxy", "private", 8099),
     ("test", "proxy", "private", 8099),
     ("test", "proxy", "http", 8000),
+    ("proxy", "test", "answer", 8004),
     ("stranger", "proxy", "http", 8000),
     ("hub", "proxy", "http", 8000),
     ("user", "proxy", "http", 8000),
@@ -52,6 +53,7 @@ FORBIDDEN = [
     ("etcd", "user", None, 8888),
     ("test", "user", None, 8888),
     ("stranger", "test", None, 8080),
+    ("stranger", "test", "answer", 8004),
 ]
 
 

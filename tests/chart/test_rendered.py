@@ -25,6 +25,7 @@ OUTSIDE = {
     "hpa": {"hub"},
     "minimal": set(),
     "tls": {"hub"},
+    "traefik": {"hub-tls", "pointsman-etcd", "traefik-etcd", "pointsman-login", "traefik-login"},
     "external-etcd": {"hub", "pointsman-etcd", "traefik-etcd", "pointsman-login", "traefik-login"},
 }
 
