@@ -38,8 +38,6 @@ KINDS = {
     },
     "scheduling.k8s.io/v1": {"PriorityClass": "priorityclasses"},
 }
-# What only some clusters have at all.
-OPENSHIFT = {"security.openshift.io/v1": {"SecurityContextConstraints": "securitycontextconstraints"}}
 CUSTOM_KINDS = {
     "cert-manager.io/v1": {"Certificate": "certificates"},
     "gateway.networking.k8s.io/v1": {"HTTPRoute": "httproutes"},
@@ -49,7 +47,9 @@ CUSTOM_KINDS = {
         "ServiceMonitor": "servicemonitors",
     },
 }
-WITHOUT_NAMESPACE = {"ClusterRole", "ClusterRoleBinding", "Namespace", "PriorityClass"}
+# What only some clusters have, and charts look for.
+OTHER_KINDS = {"security.openshift.io/v1": {"SecurityContextConstraints": "securitycontextconstraints"}}
+WITHOUT_NAMESPACE = {"ClusterRole", "ClusterRoleBinding", "Namespace", "PriorityClass", "SecurityContextConstraints"}
 KEPT = "the stand-in has kept this release"
 
 

@@ -24,6 +24,7 @@ OUTSIDE = {
     "entry": {"hub"},
     "hpa": {"hub"},
     "minimal": set(),
+    "own-traefik": {"hub"},
     "tls": {"hub"},
     "traefik": {"hub-tls", "pointsman-etcd", "traefik-etcd", "pointsman-login", "traefik-login"},
     "external-etcd": {"hub", "pointsman-etcd", "traefik-etcd", "pointsman-login", "traefik-login"},

@@ -2,7 +2,6 @@
 
 import pytest
 from engine import refusal, render
-from stand_in_api import CUSTOM_KINDS, OPENSHIFT
 
 SECRET = {"tls.mode": "secret", "tls.secretName": "hub-tls"}
 ONE = {"etcd.enabled": False, "etcd.external.endpoints": ["http://etcd:2379"]}
@@ -11,8 +10,8 @@ SECURE = {"etcd.enabled": False, "etcd.external.endpoints": ["https://a:2379", "
 PIECE = "traefik.etcdRelay.{}".format
 
 
-def pod_of(sets=None, **options):
-    things = render(sets=sets or {}, **options)
+def pod_of(sets=None):
+    things = render(sets=sets or {})
     return things, things.one("Deployment", "pointsman-traefik")["spec"]["template"]["spec"]
 
 
@@ -69,15 +68,6 @@ def test_the_probe_takes_it_out_before_changes_go_on_without_it():
     probe = container(pod, "traefik")["readinessProbe"]
     assert (probe["periodSeconds"], probe["failureThreshold"]) == (1, 2) and probe["timeoutSeconds"] <= 2
     assert probe["httpGet"]["path"] == "/_chp_healthz"
-
-
-def test_a_pod_needs_no_number_of_its_own_on_openshift():
-    numbers = {"runAsUser", "runAsGroup", "fsGroup"}
-    assert numbers < set(pod_of()[1]["securityContext"])
-    there = pod_of(api_versions=(*CUSTOM_KINDS, *OPENSHIFT))[1]["securityContext"]
-    assert not numbers & set(there) and there["runAsNonRoot"] is True
-    bare = render({"traefik": {"podSecurityContext": dict.fromkeys(numbers)}}).one("Deployment", "pointsman-traefik")["spec"]["template"]["spec"]["securityContext"]
-    assert not numbers & set(bare)
 
 
 def test_files_of_the_site_are_given_to_traefik_and_a_change_rolls_the_pods():

@@ -36,6 +36,7 @@ mod cli_traefik_config_follow;
 mod cli_try_route;
 mod control;
 mod control_bulk;
+mod etcd_join;
 mod etcd_relay;
 mod flags_docs;
 mod flags_etcd;

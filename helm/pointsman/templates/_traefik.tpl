@@ -1,10 +1,3 @@
-{{/* As whom a pod runs. OpenShift gives each namespace numbers of its own and refuses others. Takes (dict "root" $ "values" …). */}}
-{{- define "pointsman.podUser" -}}
-{{- if not (.root.Capabilities.APIVersions.Has "security.openshift.io/v1") -}}
-{{- with .values.podSecurityContext }}{{ toYaml . }}{{ end -}}
-{{- end -}}
-{{- end -}}
-
 {{/*
 Where Traefik reaches etcd by way of the relay beside it; nothing if there is none. A single member leaves no choice. TLS goes
 through the relay, so the members' certificates must be good for its address, which is to be said.
