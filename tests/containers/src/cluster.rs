@@ -120,7 +120,7 @@ fn settings(stage: &Stage, members: usize) -> Vec<(String, String)> {
 async fn start_replica(stage: &Arc<Stage>, number: usize, settings: &[(String, String)], user: &str) -> Part {
     let request = restricted(generic(&pointsman_image()), user)
         .with_cmd(["--snapshot-dir=/snapshot", "--own-root-key"])
-        .with_mount(Mount::tmpfs_mount("/snapshot"));
+        .with_mount(Mount::volume_mount(stage.volume().await, "/snapshot"));
     let request = settings.iter().fold(request, |request, (name, value)| request.with_env_var(name, value));
     Part::start(stage, &format!("pointsman-{number}"), &[PAGES], request).await
 }

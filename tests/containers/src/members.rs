@@ -41,6 +41,7 @@ pub(crate) async fn start(stage: &Arc<Stage>, members: usize) -> Vec<Part> {
             format!("--initial-cluster={}", peers.join(",")),
             "--initial-cluster-state=new".to_owned(),
             "--max-txn-ops=1024".to_owned(),
+            "--log-level=warn".to_owned(),
         ];
         let request = restricted(generic(&etcd_image()), USER)
             .with_cmd(command)
