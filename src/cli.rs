@@ -17,6 +17,7 @@ mod signals;
 mod sources;
 pub mod traefik_config;
 mod traefik_file;
+mod try_route;
 mod wiring;
 
 use std::ffi::OsString;
@@ -55,7 +56,7 @@ pub async fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
     };
     let (name, own) = matches.subcommand().unwrap_or(("serve", &matches));
     // What moves routes, or bytes, needs no files but those it reads itself, and has nothing to do with Traefik's settings.
-    let without_traefik = matches!(name, "etcd-join" | "etcd-relay" | "etcd-users" | "export" | "import");
+    let without_traefik = matches!(name, "etcd-join" | "etcd-relay" | "etcd-users" | "export" | "import" | "try-route");
     let files = if without_traefik || name == "traefik-config" { Files::Ignore } else { Files::Check };
     let config = match load(&matches, own, files, without_traefik) {
         Ok(config) => config,
@@ -73,6 +74,7 @@ pub async fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
         "export" => export::run(&config, own).await,
         "import" => import::run(&config, own).await,
         "traefik-config" => traefik_config::run(&config, own),
+        "try-route" => try_route::run(&config, own).await,
         _ => serve::run(&config).await,
     }
 }

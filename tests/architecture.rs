@@ -11,7 +11,10 @@ use source::{Source, declared_modules, named_crates, named_rooms, without_commen
 /// A room (the first module under `src/`) and the rooms whose names may stand in it. Its own name always may.
 const ROOMS: &[(&str, &[&str])] = &[
     ("main", &["child", "cli"]),
-    ("cli", &["activity", "api", "child", "config", "control", "forward", "join", "route", "snapshot", "store", "traefik"]),
+    (
+        "cli",
+        &["activity", "api", "child", "config", "control", "forward", "join", "route", "snapshot", "store", "traefik"],
+    ),
     ("config", &["route"]),
     ("api", &["activity", "control", "route"]),
     ("activity", &["route", "store", "traefik"]),
@@ -48,7 +51,19 @@ const CRATE_HOMES: &[(&str, &[&str])] = &[
     ("netlink_packet_core", &["activity/kernel"]),
     ("netlink_packet_sock_diag", &["activity/kernel"]),
     ("netlink_sys", &["activity/kernel"]),
-    ("reqwest", &["activity/remote", "traefik/client", "api/pages", "api/auth", "cli/check", "cli/routes/client", "join/peers"]),
+    (
+        "reqwest",
+        &[
+            "activity/remote",
+            "traefik/client",
+            "api/pages",
+            "api/auth",
+            "cli/check",
+            "cli/routes/client",
+            "cli/try_route/door",
+            "join/peers",
+        ],
+    ),
     ("jsonwebtoken", &["api/auth"]),
     ("clap", &["cli"]),
     ("socket2", &["forward"]),

@@ -5,7 +5,7 @@ mod certificates;
 mod etcd;
 mod one_machine;
 mod probe;
-mod report;
+pub(super) mod report;
 mod traefik;
 mod validity;
 

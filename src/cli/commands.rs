@@ -3,7 +3,7 @@
 use clap::builder::styling::Styles;
 use clap::{Arg, ArgAction, Command};
 
-use super::{connections, etcd_join, etcd_relay, etcd_users, export, import, traefik_config};
+use super::{connections, etcd_join, etcd_relay, etcd_users, export, import, traefik_config, try_route};
 use crate::config::settings::{Group, Kind, REFUSED, SETTINGS, Setting};
 
 const ABOUT: &str = "\
@@ -52,7 +52,8 @@ pub fn command() -> Command {
         .subcommand(etcd_users::command().args_override_self(true))
         .subcommand(export::command().args_override_self(true))
         .subcommand(import::command().args_override_self(true))
-        .subcommand(traefik_config::command().args_override_self(true));
+        .subcommand(traefik_config::command().args_override_self(true))
+        .subcommand(try_route::command().args_override_self(true));
     for group in Group::ALL {
         let settings = SETTINGS.iter().filter(|setting| setting.group == group);
         command = command.args(settings.map(argument));

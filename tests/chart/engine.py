@@ -17,7 +17,7 @@ from pathlib import Path
 
 import yaml
 
-from stand_in_api import CUSTOM_KINDS, KEPT, KINDS, Scene, StandIn
+from stand_in_api import CUSTOM_KINDS, KEPT, KINDS, OTHER_KINDS, Scene, StandIn
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "helm" / "pointsman"
@@ -166,10 +166,11 @@ def render(
     """What `helm install` would send, or with `upgrade_from` what `helm upgrade` would. Raises `Refused`.
 
     `sources` are values files or dicts, `sets` is {"a.b": value}. `api_versions` are those of custom resources that
-    the cluster knows, `existing` the objects that `lookup` finds, `upgrade_from` what `render` gave before.
+    the cluster knows (all but OpenShift's, if not given), `existing` the objects that `lookup` finds, `upgrade_from` what `render` gave before.
     """
     values = merged(values_of(*sources), dotted(sets or {}))
-    scene = Scene(kube_version, {**KINDS, **{version: CUSTOM_KINDS[version] for version in api_versions}})
+    custom = {**CUSTOM_KINDS, **OTHER_KINDS}
+    scene = Scene(kube_version, {**KINDS, **{version: custom[version] for version in api_versions}})
     scene.objects = list(existing)
     if upgrade_from is not None:
         before = upgrade_from.release

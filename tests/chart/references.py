@@ -16,6 +16,7 @@ def inside(things):
     """Volumes, variables and ports within a pod; the ports of Services, monitors and entries."""
     services = {thing["metadata"]["name"]: thing for thing in of_kind(things, "Service")}
     yield from within_pods(things)
+    yield from keys(things)
     for service in services.values():
         yield from ports_of(things, service, [port["targetPort"] for port in service["spec"]["ports"]])
     for monitor in of_kind(things, "PodMonitor"):
@@ -39,6 +40,20 @@ def inside(things):
             yield f"{named(scaler)} scales nothing"
     yield from entries(things, services)
     yield from policy_ports(things)
+
+
+def keys(things):
+    """The keys that pods read in Secrets and ConfigMaps of the chart."""
+    made = {
+        thing["metadata"]["name"]: {**thing.get("data", {}), **thing.get("stringData", {})}
+        for thing in of_kind(things, "Secret", "ConfigMap")
+    }
+    for pods in all_pods(things):
+        for variable in (v for container in pods.containers for v in container.get("env", [])):
+            source = variable.get("valueFrom", {})
+            wanted = source.get("secretKeyRef") or source.get("configMapKeyRef")
+            if wanted and wanted["name"] in made and wanted["key"] not in made[wanted["name"]]:
+                yield f"{pods.name}: {wanted['name']} has no key {wanted['key']}"
 
 
 def within_pods(things):

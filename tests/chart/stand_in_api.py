@@ -47,7 +47,9 @@ CUSTOM_KINDS = {
         "ServiceMonitor": "servicemonitors",
     },
 }
-WITHOUT_NAMESPACE = {"ClusterRole", "ClusterRoleBinding", "Namespace", "PriorityClass"}
+# What only some clusters have, and charts look for.
+OTHER_KINDS = {"security.openshift.io/v1": {"SecurityContextConstraints": "securitycontextconstraints"}}
+WITHOUT_NAMESPACE = {"ClusterRole", "ClusterRoleBinding", "Namespace", "PriorityClass", "SecurityContextConstraints"}
 KEPT = "the stand-in has kept this release"
 
 

@@ -1,7 +1,9 @@
 """The engine itself: it must see what it is asked to show, else the other tests prove nothing."""
 
+import sys
+
 import pytest
-from engine import Refused, dotted, lint, load_all, merged, refusal, render
+from engine import Refused, dotted, lint, load_all, merged, program, refusal, render
 
 CHART = """
 apiVersion: v2
@@ -96,3 +98,39 @@ def test_values_are_laid_over_each_other():
 def test_a_failure_of_the_stand_in_is_no_success(chart):
     with pytest.raises(Refused):
         render(chart=chart / "nowhere")
+
+
+STAND_IN_PROGRAM = """#!{python}
+import json, os, sys
+values = json.load(open(sys.argv[sys.argv.index("--values") + 1]))
+if values.get("refuse"):
+    sys.exit("Error: such values are refused")
+words = [word for word in sys.argv[1:] if "/" not in word]
+thing = {{"kind": "ConfigMap", "metadata": {{"name": "a"}}, "words": words, "values": values}}
+thing["config"] = os.path.exists(os.environ["KUBECONFIG"])
+info = {{"notes": "Noted."}}
+print(json.dumps({{"name": "pointsman", "version": 1, "info": info, "manifest": "---\\n" + json.dumps(thing), "hooks": None}}))
+"""
+
+
+def test_a_helm_on_path_is_asked_in_the_same_way(tmp_path, monkeypatch, chart):
+    """The plumbing only: a real `helm` is not on every machine that runs this."""
+    script = tmp_path / "helm"
+    script.write_text(STAND_IN_PROGRAM.format(python=sys.executable))
+    script.chmod(0o755)
+    monkeypatch.setenv("POINTSMAN_TEST_HELM", str(script))
+    program.cache_clear()
+    try:
+        seen = render({"a": 1}, chart=chart, namespace="somewhere", release="other")
+        (found,) = seen.objects
+        assert found["words"][:2] == ["install", "other"]
+        assert ["--namespace", "somewhere"] == found["words"][2:4]
+        assert {"--dry-run=server", "--output=json"} <= set(found["words"])
+        assert found["values"] == {"a": 1} and found["config"]
+        assert seen.notes == "Noted."
+        (found,) = render(chart=chart, upgrade_from=seen).objects
+        assert found["words"][0] == "upgrade"
+        assert "such values are refused" in refusal({"refuse": True}, chart=chart)
+    finally:
+        monkeypatch.undo()
+        program.cache_clear()

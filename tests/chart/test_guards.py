@@ -5,9 +5,15 @@ from functools import cache
 
 import pytest
 from engine import CHART, refusal, render
+from policies import rollout
 
 EXTERNAL = {"etcd.enabled": False, "etcd.external.endpoints": ["https://etcd-0:2379", "https://etcd-1:2379"]}
 PLAIN = {"etcd.enabled": False, "etcd.external.endpoints": ["http://etcd:2379"]}
+OWN = {
+    "traefik.enabled": False,
+    "traefik.api": ["dns://traefik-pods.proxies.svc:8099"],
+    "networkPolicy.traefikPeers": [{"podSelector": {"matchLabels": {"app": "traefik"}}}],
+}
 SECRET = {"tls.mode": "secret", "tls.secretName": "hub-tls"}
 
 # What is given, and the sentence's first words.
@@ -35,6 +41,11 @@ GUARDS = [
     ({"httpRoute.enabled": True}, "httpRoute.enabled needs httpRoute.parentRefs"),
     ({**SECRET, "ingress.enabled": True}, "ingress and httpRoute end TLS and come to Traefik by http"),
     ({"z2jh.adopt": True}, "z2jh.adopt lets users in by z2jh's own Service proxy-public"),
+    ({"traefik.api": ["dns://t:8099"]}, "traefik.api and networkPolicy.traefikPeers are for Traefiks of your own"),
+    ({"traefik.enabled": False}, "traefik.enabled is false and traefik.api is empty"),
+    ({"traefik.enabled": False, "traefik.api": ["dns://t:8099"]}, "traefik.enabled is false and networkPolicy.traefikPeers is empty"),
+    ({**OWN, "ingress.enabled": True}, "ingress and httpRoute lead to the chart's Traefik"),
+    ({**OWN, "z2jh.adopt": True, "traefik.service.type": "ClusterIP"}, "z2jh.adopt leads z2jh's proxy-public to the chart's Traefik"),
     ({"traefik.service.type": "ClusterIP", "traefik.service.nodePort": 30080}, "traefik.service.type is ClusterIP"),
     (
         {"traefik.service.type": "ClusterIP", "traefik.service.externalTrafficPolicy": "Local"},
@@ -123,6 +134,21 @@ def test_what_is_there_and_stays_is_no_reason():
 )
 def test_what_goes_together_is_taken(sets):
     render(sets=sets)
+
+
+def test_the_least_grace_is_what_traefiks_probe_needs():
+    """docs/traefiks.md: 2 s until it is withdrawn, then as many probes as it takes, and the wait for the last."""
+    spec = render().one("Deployment", "pointsman-traefik")["spec"]["template"]["spec"]
+    probe = next(c for c in spec["containers"] if c["name"] == "traefik")["readinessProbe"]
+    needed = 2 + probe["periodSeconds"] * probe["failureThreshold"] + probe.get("timeoutSeconds", 1)
+    assert needed == 6
+    assert "the probe needs 6 s" in refusal(sets={"pointsman.laggard.graceSeconds": needed - 1})
+
+
+@pytest.mark.parametrize(("drain", "accept"), [(1, 0), (30, 5), (3600, 60)])
+def test_a_drain_always_ends_before_the_kill(drain, accept):
+    things = render(sets={"traefik.drainSeconds": drain, "traefik.acceptSeconds": accept}).objects
+    assert list(rollout(things)) == []
 
 
 def test_every_guard_is_tried():

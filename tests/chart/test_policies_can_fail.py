@@ -106,7 +106,7 @@ BROKEN = {
         policies.selectors,
         lambda t: put(one(t, "Service", "pointsman-api"), "spec", "selector", {"component": "proxy"}),
     ),
-    "no policy": (policies.network_cover, lambda t: t.remove(one(t, "NetworkPolicy", "pointsman-traefik"))),
+    "no policy": (policies.network_cover, lambda t: t.remove(one(t, "NetworkPolicy", "pointsman"))),
     "one way": (
         policies.network_cover,
         lambda t: put(one(t, "NetworkPolicy", "pointsman-etcd"), "spec", "policyTypes", ["Ingress"]),
@@ -168,3 +168,10 @@ def test_monitors_and_entries_that_lead_nowhere_are_seen():
     path = one(things, "Ingress", "pointsman")["spec"]["rules"][0]["http"]["paths"][0]
     path["backend"]["service"]["name"] = "nobody"
     assert len(list(references.inside(things))) == 2
+
+
+def test_a_key_that_no_secret_has_is_seen():
+    things = copy.deepcopy(rendered("minimal").everything)
+    assert list(references.inside(things)) == []
+    one(things, "Secret", "pointsman-token")["stringData"] = {"other": "x"}
+    assert any("has no key token" in line for line in references.inside(things))

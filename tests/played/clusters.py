@@ -25,6 +25,7 @@ from devkit.ports import free_port
 
 NAMESPACE, RELEASE = "jhub", "pointsman"
 PATIENCE_SECONDS = 300
+UP_SECONDS = 90
 
 
 class Rolling:
@@ -73,7 +74,7 @@ class Player:
         """Start everything and wait until it is ready."""
         self.write()
         command = [*self.command, self.manifest, "--project", self.name, "--namespace", NAMESPACE]
-        command += [*self.publish(port), "--control", str(self.control_port), "--timeout", str(PATIENCE_SECONDS)]
+        command += [*self.publish(port), "--control", str(self.control_port), "--timeout", str(UP_SECONDS)]
         log = self.folder / "player.log"
         # Its own folders tell where it keeps the pods' volumes.
         scratch = self.folder / "scratch"
@@ -81,7 +82,7 @@ class Player:
         scratch.chmod(0o755)
         environment = {**plain_environment(), "TMPDIR": str(scratch)}
         self.child = Child("the player", command, log, env=environment, cwd=self.folder).start()
-        wait_until("the player has everything up", lambda: self.pods(), PATIENCE_SECONDS, [self.child], 0.2)
+        wait_until("the player has everything up", lambda: self.pods(), UP_SECONDS + 30, [self.child], 0.2)
 
     def prove(self):
         """`helm test`: begin anew, run the test pods once all is ready, and end."""

@@ -13,7 +13,7 @@ enum Level {
 
 /// Prints findings and counts them.
 #[derive(Debug, Default)]
-pub(super) struct Report {
+pub(in crate::cli) struct Report {
     warnings: usize,
     problems: usize,
 }
@@ -21,18 +21,18 @@ pub(super) struct Report {
 impl Report {
     /// Something is as it should be.
     #[expect(clippy::unused_self, reason = "one way to say all three")]
-    pub(super) fn ok(&self, part: &str, text: impl Display) {
+    pub(in crate::cli) fn ok(&self, part: &str, text: impl Display) {
         line(Level::Ok, part, &text);
     }
 
     /// Something works but deserves a look; the text says what to do.
-    pub(super) fn warning(&mut self, part: &str, text: impl Display) {
+    pub(in crate::cli) fn warning(&mut self, part: &str, text: impl Display) {
         self.warnings += 1;
         line(Level::Warning, part, &text);
     }
 
     /// Something doesn't work; the text says what to do.
-    pub(super) fn problem(&mut self, part: &str, text: impl Display) {
+    pub(in crate::cli) fn problem(&mut self, part: &str, text: impl Display) {
         self.problems += 1;
         line(Level::Problem, part, &text);
     }
@@ -53,7 +53,7 @@ impl Report {
     }
 
     /// Prints the sum, and says whether there was no problem.
-    pub(super) fn finish(self) -> bool {
+    pub(in crate::cli) fn finish(self) -> bool {
         let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
         let sum = match (self.problems, self.warnings) {
             (0, 0) => "All is well.".to_owned(),

@@ -58,7 +58,7 @@ async fn call(client: &ApiClient, wishes: &[Wish], progress: &mut Progress) -> R
         match told {
             Ok(Told::Done) => {}
             Ok(Told::Refused(reason)) => refused.push((spec.as_str().to_owned(), reason)),
-            Err(reason) => return Err(progress.broken(&reason)),
+            Ok(Told::Unavailable(reason)) | Err(reason) => return Err(progress.broken(&reason)),
         }
         done += 1;
         progress.at(done);

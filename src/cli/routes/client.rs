@@ -65,6 +65,8 @@ pub(in crate::cli) enum Told {
     Done,
     /// Refused for good, with the reason.
     Refused(String),
+    /// Not answered in time. It may happen yet; the call may be repeated.
+    Unavailable(String),
 }
 
 /// Calls it.
@@ -198,6 +200,12 @@ impl ApiClient {
         self.told(&answer, spec, &[201])
     }
 
+    /// Posts a record, and doesn't repeat the call.
+    pub(in crate::cli) async fn post_once(&self, spec: &RouteSpec, record: String) -> Result<Told, String> {
+        let answer = self.call(Method::POST, &path(spec), Some(record)).await?;
+        self.told(&answer, spec, &[201])
+    }
+
     /// Deletes a route; that there is none is good as well.
     pub(in crate::cli) async fn delete(&self, spec: &RouteSpec) -> Result<Told, String> {
         let answer = self.persistent(Method::DELETE, &path(spec), None).await?;
@@ -210,7 +218,10 @@ impl ApiClient {
             status if good.contains(&status) => Ok(Told::Done),
             400 | 413 | 431 => Ok(Told::Refused(shorten(text.trim()))),
             403 => Err(self.token_advice()),
-            status => Err(format!("{} answers {status} for {spec}: {}", self.shown, shorten(text.trim()))),
+            status => {
+                let reason = format!("{} answers {status} for {spec}: {}", self.shown, shorten(text.trim()));
+                if status == 503 { Ok(Told::Unavailable(reason)) } else { Err(reason) }
+            }
         }
     }
 

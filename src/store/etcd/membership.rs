@@ -77,9 +77,11 @@ impl Cluster {
 
     /// Writes the note, unless there is one.
     pub async fn write_note(&self, value: &[u8]) -> Result<(), StoreError> {
-        let txn = Txn::new()
-            .when([Compare::mod_revision(self.note_key, CompareOp::Equal, 0)])
-            .and_then([TxnOp::put(self.note_key, value, None)]);
+        let txn = Txn::new().when([Compare::mod_revision(self.note_key, CompareOp::Equal, 0)]).and_then([TxnOp::put(
+            self.note_key,
+            value,
+            None,
+        )]);
         let call = async |client: &Client| client.kv_client().txn(txn.clone()).await.map(drop);
         self.change(call).await
     }
