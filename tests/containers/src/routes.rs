@@ -52,9 +52,11 @@ async fn any_user_may_run_the_image_and_a_stop_is_graceful() {
         assert_eq!(code, 0, "it ended well");
         // Open calls may take 8 s, and there were none.
         assert!(took < Duration::from_secs(8), "the stop took {took:?}");
-        eventually("users go on without it", Duration::from_secs(5), async || match cluster.pods[0].leads_to("/").await {
-            server if server == "root" => Ok(()),
-            other => Err(other),
+        eventually("users go on without it", Duration::from_secs(5), async || {
+            match cluster.pods[0].leads_to("/").await {
+                server if server == "root" => Ok(()),
+                other => Err(other),
+            }
         })
         .await;
         cluster.replicas[0].revive().await;

@@ -56,7 +56,11 @@ impl Stage {
     }
 
     /// What every container of this stage has.
-    pub(crate) fn on_stage(&self, request: ContainerRequest<GenericImage>, part: &str) -> ContainerRequest<GenericImage> {
+    pub(crate) fn on_stage(
+        &self,
+        request: ContainerRequest<GenericImage>,
+        part: &str,
+    ) -> ContainerRequest<GenericImage> {
         request
             .with_container_name(self.host(part))
             .with_labels(labels())
