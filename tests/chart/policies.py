@@ -145,6 +145,8 @@ def disruption_budgets(things):
                 away = math.ceil(count * int(away.rstrip("%")) / 100)
             if away < 1:
                 yield f"{named(budget)} blocks every drain"
+            if pods.owner["kind"] == "Deployment" and budget["spec"].get("unhealthyPodEvictionPolicy") != "AlwaysAllow":
+                yield f"{named(budget)}: pods that aren't ready block a drain"
             left = count - away
             if pods.owner["kind"] == "StatefulSet" and left < count // 2 + 1:
                 yield f"{named(budget)} leaves {left} of {count} members, which is no majority"

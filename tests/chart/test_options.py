@@ -107,7 +107,7 @@ def another(value, base):
         one = items["enum"][0] if "enum" in items else {"extra": "x"} if items["type"] == "object" else "10.9.8.7/32"
         return LISTS.get(last, [one])
     if isinstance(default, dict):
-        return {"resources": {"requests": {"cpu": "7m"}}, "affinity": {"nodeAffinity": {}}}.get(last, {"extra": "x"})
+        return {"resources": {"requests": {"cpu": "7m"}}, "affinity": {"nodeAffinity": {}}, "behavior": {"scaleUp": {"stabilizationWindowSeconds": 7}}}.get(last, {"extra": "x"})
     if isinstance(default, int):
         return default + 1
     if "integer" in str(node.get("type")):

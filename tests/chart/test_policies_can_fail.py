@@ -80,6 +80,10 @@ BROKEN = {
         policies.disruption_budgets,
         lambda t: put(one(t, "PodDisruptionBudget", "pointsman"), "spec", "maxUnavailable", "0%"),
     ),
+    "the sick block": (
+        policies.disruption_budgets,
+        lambda t: drop(one(t, "PodDisruptionBudget", "pointsman"), "spec", "unhealthyPodEvictionPolicy"),
+    ),
     "minAvailable": (
         policies.disruption_budgets,
         lambda t: put(one(t, "PodDisruptionBudget", "pointsman"), "spec", "minAvailable", 2),
