@@ -47,7 +47,7 @@ pub(super) fn command() -> Command {
                 .required(true)
                 .value_parser(value_parser!(PathBuf)),
             option("listen-ip", "ADDRESS", "What etcd listens on").default_value("0.0.0.0"),
-            option("metrics-port", "PORT", "Where etcd tells how it is").value_parser(value_parser!(u16).range(1..)),
+            option("etcd-metrics-port", "PORT", "Where etcd tells how it is").value_parser(value_parser!(u16).range(1..)),
             option("etcd-config", "JSON", "More settings of etcd's file, by the names of its flags")
                 .default_value("{}")
                 .value_parser(config_file::read_more),
@@ -103,7 +103,7 @@ fn settings(config: &Config, options: &ArgMatches) -> Result<Settings, String> {
         name: needed("name")?,
         client_url: needed("client-url")?,
         listen_ip: needed("listen-ip")?,
-        metrics_port: options.get_one::<u16>("metrics-port").copied(),
+        metrics_port: options.get_one::<u16>("etcd-metrics-port").copied(),
         more: options.get_one::<Map<String, Value>>("etcd-config").cloned().unwrap_or_default(),
     };
     let home = options.get_one::<PathBuf>("dir").cloned().ok_or_else(|| "--dir is missing".to_owned())?;

@@ -100,29 +100,20 @@ fn join(situation: &Situation<'_>, url: &str, cluster: &Membership) -> Step {
             Err(_) => return Step::Refuse(words::unreadable_record()),
         },
     };
-    let ours = cluster.members.iter().find(|member| member.peer_urls.iter().any(|known| known == url));
-    if let Some(ours) = ours.filter(|ours| ours.client_urls.is_empty()) {
-        // Only our own note proves that no etcd has ever run under this number.
-        if situation.note.added == Some(ours.id) {
-            let there = cluster.members.iter().filter_map(|member| {
-                let url = member.peer_urls.first()?;
-                Some((members.name_of(url)?, url.as_str()))
-            });
-            return Step::Start(Start::Joining(there.collect()));
-        }
-        if let Some(token) = agreed_token(situation, cluster.cluster_id) {
-            return Step::Start(Start::New(token));
-        }
+    let ours = cluster.members.iter().find(|member| is_at(member, url));
+    if let Some(start) = first_start(situation, url, cluster.cluster_id, &cluster.members) {
+        return Step::Start(start);
     }
     let is_there = |name: &&str| cluster.members.iter().any(|member| known(member) == Some(*name));
     let missing: Vec<&str> = members.names().filter(|name| *name != situation.me && !is_there(name)).collect();
     if !recorded && !missing.is_empty() {
         return Step::Refuse(words::too_few(situation, cluster));
     }
-    // One after the other: the one that was taken in last counts for the quorum, and isn't there yet.
-    let late: Vec<&str> =
-        cluster.members.iter().filter(|member| member.client_urls.is_empty()).filter_map(known).collect();
-    if late.iter().any(|name| *name != situation.me) {
+    // One after the other: the one that was taken in last counts for the quorum, and isn't there yet. But if we are such a
+    // one ourselves, and lost, somebody may wait for us in turn.
+    let is_late = |member: &ClusterMember| member.client_urls.is_empty();
+    let late: Vec<&str> = cluster.members.iter().filter(|member| is_late(member)).filter_map(known).collect();
+    if !late.is_empty() && !ours.is_some_and(is_late) {
         return Step::Wait(words::one_after_the_other(&late));
     }
     match ours {
@@ -157,19 +148,37 @@ fn begin(situation: &Situation<'_>, url: &str, reason: &str) -> Step {
             Step::Wait("all members are empty; they agree on a new cluster".to_owned())
         };
     }
-    // Somebody has gone ahead: nobody does before all have agreed. But it must never have heard of an etcd of ours.
-    for seen in others.values() {
-        let Seen::Running(view) = seen else { continue };
-        let new_there =
-            |member: &ClusterMember| member.client_urls.is_empty() && member.peer_urls.iter().any(|known| known == url);
-        if view.members.iter().any(new_there)
-            && nobody_has_met_us(situation, url)
-            && let Some(token) = agreed_token(situation, view.cluster_id)
-        {
-            return Step::Start(Start::New(token));
-        }
+    // Somebody has gone ahead, which nobody does before all have agreed; or has taken us in, and needs us for a quorum.
+    let views = others.values().filter_map(|seen| match seen {
+        Seen::Running(view) if nobody_has_met_us(situation, url) => Some(view),
+        _ => None,
+    });
+    let mut starts = views.filter_map(|view| first_start(situation, url, view.cluster_id, &view.members));
+    match starts.next() {
+        Some(start) => Step::Start(start),
+        None => Step::Wait(words::no_cluster(situation, cards.len() + 1, reason)),
     }
-    Step::Wait(words::no_cluster(situation, cards.len() + 1, reason))
+}
+
+/// How our etcd starts for the first time under a number that a cluster has for it already. Only our own note proves that
+/// none has ever run under that number.
+fn first_start(situation: &Situation<'_>, url: &str, cluster_id: u64, members: &[ClusterMember]) -> Option<Start> {
+    let ours = members.iter().find(|member| is_at(member, url))?;
+    if !ours.client_urls.is_empty() {
+        return None;
+    }
+    if situation.note.added == Some(ours.id) {
+        let named = members.iter().map(|member| {
+            let url = member.peer_urls.first()?;
+            Some((situation.members.name_of(url)?, url.as_str()))
+        });
+        return named.collect::<Option<Members>>().map(Start::Joining);
+    }
+    agreed_token(situation, cluster_id).map(Start::New)
+}
+
+fn is_at(member: &ClusterMember, url: &str) -> bool {
+    member.peer_urls.iter().any(|known| known == url)
 }
 
 /// The token of the cluster with this number, if it is the one on which we have agreed, with the volume that we have now.
@@ -182,8 +191,7 @@ fn agreed_token(situation: &Situation<'_>, cluster_id: u64) -> Option<String> {
 
 /// No etcd that runs has seen one of ours.
 fn nobody_has_met_us(situation: &Situation<'_>, url: &str) -> bool {
-    let has_met =
-        |member: &ClusterMember| !member.client_urls.is_empty() && member.peer_urls.iter().any(|known| known == url);
+    let has_met = |member: &ClusterMember| !member.client_urls.is_empty() && is_at(member, url);
     !situation.others.values().any(|seen| matches!(seen, Seen::Running(view) if view.members.iter().any(has_met)))
 }
 

@@ -35,8 +35,14 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+    # Connections that come all at once, as after a moment in which the machine was busy elsewhere.
+    request_queue_size = 256
+
+
 if __name__ == "__main__":
-    server = ThreadingHTTPServer((SERVICE_URL.hostname, SERVICE_URL.port), Handler)
+    server = Server((SERVICE_URL.hostname, SERVICE_URL.port), Handler)
     try:
         server.serve_forever()
     except KeyboardInterrupt:

@@ -1,6 +1,7 @@
 //! What `--help` and `--version` print.
 
 use pointsman::cli::command;
+use pointsman::config::settings::SETTINGS;
 
 use crate::support::pointsman::pointsman;
 
@@ -32,6 +33,17 @@ fn the_help_of_the_other_commands_begins_with_their_own_options() {
         let help = help_of(Some(name));
         let own = help.split("\nGeneral:").next().expect("a beginning");
         insta::assert_snapshot!(name, own);
+    }
+}
+
+/// Settings are flags of every command, so an option of the same name would be taken for one.
+#[test]
+fn no_option_of_a_command_has_the_name_of_a_setting() {
+    let settings: Vec<&str> = SETTINGS.iter().map(|setting| setting.name).collect();
+    for command in command().get_subcommands() {
+        for option in command.get_arguments().filter_map(|argument| argument.get_long()) {
+            assert!(!settings.contains(&option), "--{option} of {} is a setting, too", command.get_name());
+        }
     }
 }
 

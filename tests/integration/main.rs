@@ -35,6 +35,7 @@ mod cli_traefik_config;
 mod cli_try_route;
 mod control;
 mod control_bulk;
+mod etcd_join;
 mod etcd_relay;
 mod flags_docs;
 mod flags_etcd;

@@ -6,6 +6,7 @@ pub(crate) mod chaos_proxy;
 pub(crate) mod chp;
 pub(crate) mod embedded;
 pub(crate) mod etcd;
+pub(crate) mod etcd_pods;
 pub(crate) mod fake_traefik;
 pub(crate) mod flaky_store;
 pub(crate) mod http;
