@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo demo-etcd demo-ha wheel test setup-test fmt-check clippy doc test-rust test-python test-e2e test-e2e-slow test-dataplane test-dataplane-slow test-hub test-hub-proxy image test-played test-kind kill-loop chaos test-chaos lint deny fmt bench bench-start clean test-chart chart-accept
+.PHONY: help setup demo demo-etcd demo-ha wheel test setup-test fmt-check clippy doc test-rust test-python test-e2e test-e2e-slow test-dataplane test-dataplane-slow test-hub test-hub-proxy image test-played test-kind kill-loop chaos test-chaos lint deny fmt bench bench-start clean test-chart test-z2jh chart-accept
 
 PYTHON ?= python3
 PORT ?= 8000
@@ -68,6 +68,12 @@ test-python: ## run the tests of the Python package: the class for the hub, the 
 test-chart: ## run the tests of the Helm chart, without a cluster (ARGS="-k names")
 	$(call heading,Helm chart)
 	.pointsman/chart/bin/python -m pytest tests/chart $(ARGS)
+
+test-z2jh: ## render Zero to JupyterHub's chart with ours and run its hub's configuration (Z2JH_CHART=FOLDER, else it is downloaded)
+	$(call heading,Beside the chart of Zero to JupyterHub)
+	@$(PYTHON) scripts/dev-env traefik hub6 hub5 chart $(if $(Z2JH_CHART),,z2jh)
+	$(CARGO) test --locked --no-run --quiet # the program as the Rust tests have it
+	Z2JH_CHART=$(abspath $(Z2JH_CHART)) POINTSMAN_TEST_BINARY=$(DEBUG_BINARY) .pointsman/chart/bin/python -m pytest tests/chart -m z2jh $(ARGS)
 
 chart-accept: ## write what the chart's tests compare with: rendered objects, immutable fields, the chart's README
 	.pointsman/chart/bin/python scripts/chart-docs

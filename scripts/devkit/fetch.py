@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import urllib.request
 from pathlib import Path
 
 from .places import BIN, HOME, LOGS, Missing
@@ -115,6 +116,16 @@ def source_distribution(name, package, version):
     with tarfile.open(archive) as sources:
         sources.extractall(folder)
     archive.unlink()
+
+
+def tar_archive(url, folder):
+    """A compressed archive from the web, unpacked as this folder. `OSError` if it can't be had."""
+    fresh = folder.with_name(folder.name + ".new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    with urllib.request.urlopen(url, timeout=60) as answer, tarfile.open(fileobj=answer, mode="r|gz") as archive:
+        archive.extractall(fresh, filter="data")
+    shutil.rmtree(folder, ignore_errors=True)
+    fresh.replace(folder)
 
 
 def node_and_npm(upgrade=False):

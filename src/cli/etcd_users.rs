@@ -59,8 +59,7 @@ pub(super) fn run(config: &Config, options: &ArgMatches) -> Exit {
         return Exit::Configuration;
     }
     let with = if options.get_flag("certificates") { Login::Certificate } else { Login::Password };
-    let prefixes = [&etcd.prefix, &config.traefik.root_key].map(|prefix| format!("{}/", prefix.trim_end_matches('/')));
-    let text = commands(&etcd.endpoints.join(","), [ours, &theirs], [&prefixes[0], &prefixes[1]], with);
+    let text = commands(&etcd.endpoints.join(","), [ours, &theirs], [&etcd.prefix, &config.traefik.root_key], with);
     match io::stdout().write_all(text.as_bytes()) {
         Ok(()) => Exit::Success,
         Err(error) => {
@@ -77,8 +76,12 @@ enum Login {
     Certificate,
 }
 
-/// All of it, for a shell. Users and prefixes: Pointsman's, then Traefik's.
-fn commands(endpoints: &str, [ours, theirs]: [&str; 2], [records, tree]: [&str; 2], login: Login) -> String {
+/// All of it, for a shell. Users, and what their keys begin with: Pointsman's, then Traefik's.
+fn commands(endpoints: &str, [ours, theirs]: [&str; 2], [records, root]: [&str; 2], login: Login) -> String {
+    let below = |key: &str| format!("{}/", key.trim_end_matches('/'));
+    // Traefik asks for everything that begins with its root key, also without a slash behind it.
+    let pointsman = [("readwrite", below(records)), ("readwrite", below(root))];
+    let traefik = [("read", root.trim_end_matches('/').to_owned())];
     let quote = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));
     let mut text = format!(
         "# Users of Pointsman and Traefik in etcd. Where logins are on already, add --user root to each etcdctl;\n\
@@ -87,7 +90,7 @@ fn commands(endpoints: &str, [ours, theirs]: [&str; 2], [records, tree]: [&str; 
          export ETCDCTL_ENDPOINTS={}\n",
         quote(endpoints)
     );
-    for (user, may) in [(ours, &[("readwrite", records), ("readwrite", tree)][..]), (theirs, &[("read", tree)])] {
+    for (user, may) in [(ours, &pointsman[..]), (theirs, &traefik[..])] {
         let _ = write!(text, "\netcdctl role add {user}\n");
         for (permission, prefix) in may {
             let _ = writeln!(text, "etcdctl role grant-permission {user} --prefix=true {permission} {}", quote(prefix));
@@ -123,7 +126,7 @@ mod tests {
 
     #[test]
     fn the_commands() {
-        let of = |login| commands("http://etcd:2379", ["pointsman", "edge"], ["pointsman/", "it's/"], login);
+        let of = |login| commands("http://etcd:2379", ["pointsman", "edge"], ["pointsman", "it's"], login);
         insta::assert_snapshot!("password", of(Login::Password));
         insta::assert_snapshot!("certificates", of(Login::Certificate));
     }

@@ -9,6 +9,11 @@ from policies import rollout
 
 EXTERNAL = {"etcd.enabled": False, "etcd.external.endpoints": ["https://etcd-0:2379", "https://etcd-1:2379"]}
 PLAIN = {"etcd.enabled": False, "etcd.external.endpoints": ["http://etcd:2379"]}
+OWN = {
+    "traefik.enabled": False,
+    "traefik.api": ["dns://traefik-pods.proxies.svc:8099"],
+    "networkPolicy.traefikPeers": [{"podSelector": {"matchLabels": {"app": "traefik"}}}],
+}
 SECRET = {"tls.mode": "secret", "tls.secretName": "hub-tls"}
 
 # What is given, and the sentence's first words.
@@ -36,6 +41,11 @@ GUARDS = [
     ({"httpRoute.enabled": True}, "httpRoute.enabled needs httpRoute.parentRefs"),
     ({**SECRET, "ingress.enabled": True}, "ingress and httpRoute end TLS and come to Traefik by http"),
     ({"z2jh.adopt": True}, "z2jh.adopt lets users in by z2jh's own Service proxy-public"),
+    ({"traefik.api": ["dns://t:8099"]}, "traefik.api and networkPolicy.traefikPeers are for Traefiks of your own"),
+    ({"traefik.enabled": False}, "traefik.enabled is false and traefik.api is empty"),
+    ({"traefik.enabled": False, "traefik.api": ["dns://t:8099"]}, "traefik.enabled is false and networkPolicy.traefikPeers is empty"),
+    ({**OWN, "ingress.enabled": True}, "ingress and httpRoute lead to the chart's Traefik"),
+    ({**OWN, "z2jh.adopt": True, "traefik.service.type": "ClusterIP"}, "z2jh.adopt leads z2jh's proxy-public to the chart's Traefik"),
     ({"traefik.service.type": "ClusterIP", "traefik.service.nodePort": 30080}, "traefik.service.type is ClusterIP"),
     (
         {"traefik.service.type": "ClusterIP", "traefik.service.externalTrafficPolicy": "Local"},

@@ -131,3 +131,21 @@ def test_names_are_looked_up_by_every_pod():
     dns = load_all("{kind: Pod, metadata: {name: dns, labels: {k8s-app: kube-dns}}, spec: {containers: []}}")
     for pods in all_pods(things):
         assert may_call(copy.deepcopy(things) + dns, pods.labels, {"k8s-app": "kube-dns"}, None, 53), pods.name
+
+
+def test_traefiks_of_ones_own_are_reached_and_nobody_else():
+    things = render(
+        sets={
+            "traefik.enabled": False,
+            "traefik.api": ["http://10.0.0.1:8099", "http://10.0.0.2:8099", "http://10.0.0.3:9000"],
+            "networkPolicy.traefikPeers": [{"podSelector": {"matchLabels": STRANGER}}],
+        }
+    ).everything
+    assert "proxy" not in labels_of(things)
+    for flow in (("stranger", "api", "pages", 8002), ("stranger", "etcd", "client", 2379), ("api", "stranger", None, 8099)):
+        assert allowed(things, flow), flow
+        assert not allowed(rendered("default").everything, flow) or flow[1] == "stranger", flow
+    for flow in (("user", "api", "pages", 8002), ("user", "etcd", "client", 2379), ("stranger", "api", "api", 8001)):
+        assert not allowed(things, flow), flow
+    (policy,) = [t for t in things if (t["kind"], t["metadata"]["name"]) == ("NetworkPolicy", "pointsman")]
+    assert [{"port": 8099}, {"port": 9000}] in [rule.get("ports") for rule in policy["spec"]["egress"]]

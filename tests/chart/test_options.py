@@ -6,7 +6,7 @@ from functools import cache
 
 import pytest
 import yaml
-from engine import CHART, ROOT, load_all, merged, render
+from engine import CHART, ROOT, dotted, load_all, merged, render
 from policies import metadata
 from workloads import all_pods
 
@@ -29,6 +29,12 @@ EXTERNAL = {
         },
     }
 }
+OWN_TRAEFIK = {
+    "traefik": {"enabled": False, "api": ["dns://traefik.proxies.svc:8099"]},
+    "networkPolicy": {"traefikPeers": [{"podSelector": {}}]},
+}
+# What is given as a whole, for one value alone would be refused.
+WHOLE = {"tls.mode": SECRET, "etcd.enabled": EXTERNAL, "traefik.enabled": OWN_TRAEFIK}
 # What must be switched on before a value counts, by the value's first words.
 BEFORE = {
     "pointsman.autoscaling": {"pointsman": {"autoscaling": {"enabled": True}}},
@@ -36,6 +42,8 @@ BEFORE = {
     "traefik.service.nodePort": {"traefik": {"service": {"type": "NodePort"}}},
     "traefik.service.httpsNodePort": merged(SECRET, {"traefik": {"service": {"type": "NodePort"}}}),
     "traefik.service.httpsPort": SECRET,
+    "traefik.api": OWN_TRAEFIK,
+    "networkPolicy.traefikPeers": OWN_TRAEFIK,
     "tls.secretName": SECRET,
     "tls.redirect": SECRET,
     "tls.certManager": merged(SECRET, {"tls": ISSUED}),
@@ -53,8 +61,7 @@ BEFORE = {
 # What is given for a value where the schema alone doesn't tell.
 GIVEN = {
     "auth.token": "a-token-of-some-length-for-trying",
-    "tls.mode": SECRET["tls"],
-    "etcd.enabled": EXTERNAL["etcd"],
+    "traefik.api": ["http://192.0.2.1:8099"],
     "etcd.external.endpoints": ["https://b:2380"],
     "etcd.replicas": 5,
     "etcd.persistence.size": "2Gi",
@@ -136,11 +143,7 @@ def before(name):
 @pytest.mark.parametrize("name", [name for name in VALUES if name not in UNREAD])
 def test_a_value_changes_something(name):
     base = before(name)
-    change = another(VALUES[name], base)
-    for word in reversed(name.split(".")):
-        change = {word: change}
-    if name in ("tls.mode", "etcd.enabled"):
-        change = {name.split(".")[0]: GIVEN[name]}
+    change = WHOLE.get(name) or dotted({name: another(VALUES[name], base)})
     same = what_comes(merged(base, change)) == what_comes(base)
     assert not same, f"nothing reads {name}"
 
@@ -219,7 +222,7 @@ def test_openshift_chooses_users_itself():
         for seen in (
             render(),
             render(api_versions=("security.openshift.io/v1",)),
-            render(sets={"openshift": True}),
+            render(sets={"runAs": {"user": None, "group": None, "fsGroup": None}}),
         )
     )
     for pods in plain:

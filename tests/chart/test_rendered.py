@@ -26,6 +26,7 @@ OUTSIDE = {
     "entry": {"hub"},
     "hpa": {"hub"},
     "minimal": set(),
+    "own-traefik": {"hub"},
     "tls": {"hub"},
     "external-etcd": {"hub", "pointsman-etcd", "traefik-etcd", "pointsman-login", "traefik-login"},
 }

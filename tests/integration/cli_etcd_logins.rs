@@ -144,6 +144,17 @@ async fn with_the_certificates_of_etcd_users() {
     is_separate(login(&team), login(&edge)).await;
 }
 
+#[test]
+fn the_page_of_etcd_has_the_commands() {
+    let said = pointsman(&["etcd-users", "--etcd-endpoints", "https://etcd-0:2379"], &[]);
+    let page = include_str!("../../docs/etcd.md");
+    let commands = said.stdout.lines().filter(|line| line.starts_with("etcdctl") || line.starts_with('('));
+    let commands: Vec<&str> = commands.collect();
+    assert_eq!(commands.len(), 11, "{said:?}");
+    let at: Vec<Option<usize>> = commands.iter().map(|line| page.find(&format!("\n{line}\n"))).collect();
+    assert!(at.iter().all(Option::is_some) && at.is_sorted(), "docs/etcd.md has not, in this order: {commands:#?}");
+}
+
 #[tokio::test]
 async fn with_certificates() {
     let etcd = Etcd::start_as(Wanted { tls: true, client_certificates: true, ..Wanted::default() }).await;

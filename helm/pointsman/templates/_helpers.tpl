@@ -79,14 +79,21 @@ release: {{ .Values.z2jh.release | default .Release.Name }}
 {{- end -}}
 {{- end -}}
 
-{{/* OpenShift gives pods a user of the namespace's range, and refuses any other. */}}
+{{/* Not every image names a user that isn't root, and Secrets are for the group of the volumes alone. OpenShift gives pods a
+user of the namespace's range, and refuses any other. */}}
 {{- define "pointsman.podSecurity" -}}
 runAsNonRoot: true
 seccompProfile: {type: RuntimeDefault}
-{{- if not (or .Values.openshift (.Capabilities.APIVersions.Has "security.openshift.io/v1")) }}
-runAsUser: {{ int64 .Values.runAs.user }}
-runAsGroup: {{ int64 .Values.runAs.group }}
-fsGroup: {{ int64 .Values.runAs.group }}
+{{- if not (.Capabilities.APIVersions.Has "security.openshift.io/v1") }}
+{{- with .Values.runAs.user }}
+runAsUser: {{ int64 . }}
+{{- end }}
+{{- with .Values.runAs.group }}
+runAsGroup: {{ int64 . }}
+{{- end }}
+{{- with .Values.runAs.fsGroup }}
+fsGroup: {{ int64 . }}
+{{- end }}
 {{- end }}
 {{- end -}}
 
@@ -152,6 +159,34 @@ ipFamilies: {{ toJson . }}
 {{- end }}
 {{- end -}}
 
+{{/* Where Pointsman asks each Traefik what it serves. */}}
+{{- define "pointsman.traefikApi" -}}
+{{- if .Values.traefik.enabled -}}
+dns://{{ include "pointsman.fullname" . }}-traefik-pods.{{ .Release.Namespace }}.svc:8099
+{{- else -}}
+{{ join "," .Values.traefik.api }}
+{{- end -}}
+{{- end -}}
+
+{{/* The ports of these APIs, for a policy. */}}
+{{- define "pointsman.traefikApiPorts" -}}
+{{- $ports := list -}}
+{{- if .Values.traefik.enabled -}}{{- $ports = list (dict "port" "private") -}}{{- end -}}
+{{- if not .Values.traefik.enabled -}}
+{{- range .Values.traefik.api -}}{{- $ports = append $ports (dict "port" (splitList ":" . | last | int)) -}}{{- end -}}
+{{- end -}}
+{{ toJson (uniq $ports) }}
+{{- end -}}
+
+{{/* The pods that are Traefiks, for a policy. */}}
+{{- define "pointsman.traefikPeers" -}}
+{{- if .Values.traefik.enabled -}}
+{{ include "pointsman.peer" (dict "root" . "component" "proxy") }}
+{{- else -}}
+{{ toYaml .Values.networkPolicy.traefikPeers }}
+{{- end -}}
+{{- end -}}
+
 {{/* Settings that Pointsman and the program that writes Traefik's configuration share. */}}
 {{- define "pointsman.settings" -}}
 {{- $name := include "pointsman.fullname" . -}}
@@ -167,7 +202,7 @@ ipFamilies: {{ toJson . }}
 - {name: POINTSMAN_ETCD_ENDPOINTS, value: {{ include "pointsman.etcdEndpoints" . | quote }}}
 - {name: POINTSMAN_ETCD_PREFIX, value: {{ .Values.etcd.prefix | quote }}}
 - {name: POINTSMAN_TRAEFIK_ROOT_KEY, value: {{ .Values.etcd.rootKey | quote }}}
-- {name: POINTSMAN_TRAEFIK_API, value: "dns://{{ $name }}-traefik-pods.{{ .Release.Namespace }}.svc:8099"}
+- {name: POINTSMAN_TRAEFIK_API, value: {{ include "pointsman.traefikApi" . | quote }}}
 - {name: POINTSMAN_LOG_LEVEL, value: {{ .Values.pointsman.logLevel | quote }}}
 - {name: POINTSMAN_LOG_FORMAT, value: {{ .Values.pointsman.logFormat | quote }}}
 {{- if .Values.hub.hostRouting }}
