@@ -119,7 +119,10 @@ mod tests {
     fn only_a_new_cluster_is_called_new() {
         assert_eq!(file(&Start::AsItIs)["initial-cluster-state"], "existing");
         let joining = file(&Start::Joining("m1=http://m1:2380".parse().unwrap()));
-        assert_eq!((&joining["initial-cluster-state"], &joining["initial-cluster"]), (&json!("existing"), &json!("m1=http://m1:2380")));
+        assert_eq!(
+            (&joining["initial-cluster-state"], &joining["initial-cluster"]),
+            (&json!("existing"), &json!("m1=http://m1:2380"))
+        );
     }
 
     #[test]

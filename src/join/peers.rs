@@ -60,7 +60,11 @@ async fn ask(client: &Client, name: &str, url: &str) -> Result<Seen, String> {
     let answer = get(client, &format!("{url}{CARD_PATH}")).await?;
     if answer.status() == StatusCode::OK {
         let card: super::note::Card = read(answer).await?;
-        return if card.name == name { Ok(Seen::Waiting(card)) } else { Err(format!("{} answers at {url}", card.name)) };
+        return if card.name == name {
+            Ok(Seen::Waiting(card))
+        } else {
+            Err(format!("{} answers at {url}", card.name))
+        };
     }
     let answer = get(client, &format!("{url}{MEMBERS_PATH}")).await?;
     let cluster_id = answer.headers().get(CLUSTER_ID).and_then(|id| id.to_str().ok());

@@ -110,7 +110,11 @@ impl<'a> Joining<'a> {
         let alone = settings.members.len() == 1;
         let cluster = async {
             // Alone there is nobody to ask but ourselves, and we don't run.
-            if alone { Err("there is no other member".to_owned()) } else { self.cluster.look().await.map_err(|e| e.to_string()) }
+            if alone {
+                Err("there is no other member".to_owned())
+            } else {
+                self.cluster.look().await.map_err(|e| e.to_string())
+            }
         };
         let (others, cluster) = tokio::join!(self.peers.ask(), cluster);
         Ok(decide(&Situation {

@@ -120,6 +120,12 @@ def patience(probe):
     return probe.get("periodSeconds", 10) * probe.get("failureThreshold", 3)
 
 
+def drained(container):
+    """Seconds that Traefik takes to end, by what a container writes for it."""
+    words = container.get("args", [])
+    return sum(int(n) for word in words for n in re.findall(r"^--(?:grace|accept)-seconds=(\d+)$", word))
+
+
 def rollout(things):
     """No pod goes before its successor is ready, and what is open gets its time."""
     for thing in of_kind(things, "Deployment"):
@@ -132,12 +138,11 @@ def rollout(things):
         if thing["spec"].get("podManagementPolicy") != "Parallel":
             yield f"{named(thing)}: a member would wait for one that waits for it"
     for pods in all_pods(things):
-        words = [word for container in pods.containers for word in container.get("args", [])]
-        waits = [int(n) for word in words for n in re.findall(r"^--(?:grace|accept)-seconds=(\d+)$", word)]
-        if pods.component == "proxy" and not waits:
+        drains = max(drained(container) for container in pods.containers)
+        if pods.component == "proxy" and not drains:
             yield f"{pods.name}: nothing says how long it drains"
-        if sum(waits) >= pods.spec.get("terminationGracePeriodSeconds", 30):
-            yield f"{pods.name}: drains for {sum(waits)} s and is killed before that"
+        if drains >= pods.spec.get("terminationGracePeriodSeconds", 30):
+            yield f"{pods.name}: drains for {drains} s and is killed before that"
 
 
 def least_replicas(things, pods):

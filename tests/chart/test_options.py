@@ -15,8 +15,8 @@ from devkit import chart_docs  # noqa: E402
 
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 VALUES = {value.name: value for value in chart_docs.values_of((CHART / "values.yaml").read_text())}
-# Left to umbrella charts; and not yet read.
-UNREAD = {"global", "traefik.dynamicFiles"}
+# Left to umbrella charts.
+UNREAD = {"global"}
 SECRET = {"tls": {"mode": "secret", "secretName": "hub-tls", "redirect": False}}
 ISSUED = {"certManager": {"enabled": True, "issuerRef": {"name": "a"}, "dnsNames": ["hub.example.org"]}}
 EXTERNAL = {
@@ -48,6 +48,7 @@ BEFORE = {
     "tls.redirect": SECRET,
     "tls.certManager": merged(SECRET, {"tls": ISSUED}),
     "etcd.external": EXTERNAL,
+    "traefik.etcdRelay.throughTLS": {"etcd": {"enabled": False, "external": {"endpoints": ["https://a:2379", "https://b:2379"]}}},
     "ingress": {"ingress": {"enabled": True}},
     "httpRoute": {"httpRoute": {"enabled": True, "parentRefs": [{"name": "a"}]}},
     "z2jh.adopt": {"traefik": {"service": {"type": "ClusterIP"}}},
@@ -72,6 +73,7 @@ GIVEN = {
     "traefik.service.type": "NodePort",
     "traefik.service.loadBalancerIP": "192.0.2.1",
     "traefik.version": "3.7.9",
+    "traefik.dynamicFiles": {"own.yaml": {"http": {}}},
     "traefik.image.tag": "v3.7.9",
     "metrics.serviceMonitor.interval": "10s",
     "metrics.podMonitor.interval": "10s",
@@ -235,3 +237,12 @@ def test_the_chart_takes_the_values_it_prints():
     """What `helm show values` gives can be given back."""
     render(CHART / "values.yaml")
     assert load_all(yaml.safe_dump(yaml.safe_load((CHART / "values.yaml").read_text())))
+
+
+@pytest.mark.parametrize("values", [{"traefik.connections.enabled": False}, None], ids=["switched off", "own Traefiks"])
+def test_open_websockets_are_seen_from_beside_each_traefik_unless_it_is_off(values):
+    beside = render().objects
+    assert "--connections-port=8098" in str(beside) and "'port': 'connections'" in str(beside)
+    off = render(OWN_TRAEFIK) if values is None else render(sets=values)
+    assert "connections" not in str([pods.containers for pods in all_pods(off.objects)])
+    assert "'port': 'connections'" not in str(off.objects)

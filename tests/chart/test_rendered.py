@@ -28,6 +28,7 @@ OUTSIDE = {
     "minimal": set(),
     "own-traefik": {"hub"},
     "tls": {"hub"},
+    "traefik": {"hub-tls", "pointsman-etcd", "traefik-etcd", "pointsman-login", "traefik-login"},
     "external-etcd": {"hub", "pointsman-etcd", "traefik-etcd", "pointsman-login", "traefik-login"},
 }
 

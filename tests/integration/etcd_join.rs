@@ -222,7 +222,8 @@ async fn beside_a_living_cluster_that_it_can_not_see_it_begins_none() {
     pods.pods[0].kill();
     pods.pods[0].lose_volume();
     // As when names don't resolve: the others run, and nothing of them is heard.
-    let blind = format!("etcd-0={},etcd-1=http://etcd-1.invalid:2380,etcd-2=http://etcd-2.invalid:2380", pods.pods[0].peer_url);
+    let blind =
+        format!("etcd-0={},etcd-1=http://etcd-1.invalid:2380,etcd-2=http://etcd-2.invalid:2380", pods.pods[0].peer_url);
     let elsewhere = "http://etcd-1.invalid:2379";
     let mut join = pods.join_told(0, &blind, elsewhere, &["--patience", "4"]);
     assert_eq!(join.end(LONG).await, 1);
@@ -307,12 +308,20 @@ async fn another_number_of_members_is_refused() {
     pods.pods[0].kill();
     let mut join = pods.join_told(0, &one, &endpoint, &[]);
     assert_eq!(join.end(LONG).await, 1);
-    assert!(join.log().contains("the cluster of etcd-0 has 3 members, and --members lacks etcd-1, etcd-2"), "{}", join.log());
+    assert!(
+        join.log().contains("the cluster of etcd-0 has 3 members, and --members lacks etcd-1, etcd-2"),
+        "{}",
+        join.log()
+    );
     pods.pods[0].lose_volume();
     let two = format!("{one},etcd-1={}", pods.pods[1].peer_url);
     let mut join = pods.join_told(0, &two, &endpoint, &[]);
     assert_eq!(join.end(LONG).await, 1);
-    assert!(join.log().contains("the cluster has 3 members, etcd-2 among them, which --members lacks"), "{}", join.log());
+    assert!(
+        join.log().contains("the cluster has 3 members, etcd-2 among them, which --members lacks"),
+        "{}",
+        join.log()
+    );
 
     // Told of all it comes back, and then the cluster itself knows who belongs to it.
     pods.start_one(0).await;

@@ -77,9 +77,10 @@ impl World {
     /// It could decide again, if all with data would run.
     fn could_decide(&self, cluster_id: u64) -> bool {
         let cluster = &self.clusters[&cluster_id];
-        let there = cluster.entries.iter().filter(|(id, at, _)| {
-            self.pods[*at].directory == Some(Identity { member_id: *id, cluster_id })
-        });
+        let there = cluster
+            .entries
+            .iter()
+            .filter(|(id, at, _)| self.pods[*at].directory == Some(Identity { member_id: *id, cluster_id }));
         there.count() > cluster.entries.len() / 2
     }
 
@@ -141,7 +142,8 @@ impl World {
         });
         // Whoever is heard and has a quorum with those that it hears itself, which is all.
         let cluster = self.clusters.keys().copied().find(|id| {
-            let asked = self.clusters[id].entries.iter().any(|(_, other, _)| hears(*other) && self.pods[*other].running);
+            let asked =
+                self.clusters[id].entries.iter().any(|(_, other, _)| hears(*other) && self.pods[*other].running);
             asked && self.decides(*id, |_| true)
         });
         let me = format!("m{at}");

@@ -152,10 +152,8 @@ fn an_entry_that_has_started_is_removed_whatever_is_noted() {
     let step = step_after(|situation| {
         situation.note.added = Some(10);
         situation.note.agreed = Some(volumes());
-        situation.cluster = recorded(all_started()).map(|cluster| Membership {
-            cluster_id: members().cluster_id(&token(&volumes())),
-            ..cluster
-        });
+        situation.cluster = recorded(all_started())
+            .map(|cluster| Membership { cluster_id: members().cluster_id(&token(&volumes())), ..cluster });
     });
     assert_eq!(step, Step::Remove(10));
 }
@@ -163,7 +161,10 @@ fn an_entry_that_has_started_is_removed_whatever_is_noted() {
 #[test]
 fn one_after_the_other() {
     let another = || vec![entry(0, 10, true), entry(1, 14, false), entry(2, 12, true)];
-    waits(&step(Directory::Empty, [silent(), silent()], recorded(another())), "m1 was taken in and has not started yet");
+    waits(
+        &step(Directory::Empty, [silent(), silent()], recorded(another())),
+        "m1 was taken in and has not started yet",
+    );
     waits(&step(Directory::Empty, [silent(), silent()], recorded(another()[1..].to_vec())), "m1 was taken in");
     // If both are so, neither waits for the other.
     let both = vec![entry(0, 13, false), entry(1, 14, false), entry(2, 12, true)];
@@ -176,9 +177,7 @@ fn other_members_than_those_of_the_cluster_are_refused() {
     refuses(&step(Directory::Empty, none(), cluster(vec![entry(1, 11, true)])), "the cluster has 1 members");
     let four = [all_started(), vec![entry(3, 13, true)]].concat();
     refuses(&step(Directory::Empty, none(), cluster(four)), "m3 among them, which --members lacks");
-    let note = |note: &[u8]| {
-        cluster(all_started()).map(|cluster| Membership { note: Some(note.to_vec()), ..cluster })
-    };
+    let note = |note: &[u8]| cluster(all_started()).map(|cluster| Membership { note: Some(note.to_vec()), ..cluster });
     refuses(&step(Directory::Empty, none(), note(br#"{"m0":"http://m0:1"}"#)), "scale back to 1");
     refuses(&step(Directory::Empty, none(), note(b"what?")), "etcdctl del pointsman-etcd-join");
     // Two are being replaced, and the cluster knows who belongs to it.
@@ -259,5 +258,8 @@ fn a_lost_majority_is_said() {
 #[test]
 fn members_that_were_told_differently_wait() {
     let other = Card { members: "m0=http://m0:1,m1=http://m1:1".parse().unwrap(), ..card("m1", false) };
-    waits(&step(Directory::Empty, [Seen::Waiting(other), waiting("m2")], Err("nobody".to_owned())), "m1 was told of the members m0, m1");
+    waits(
+        &step(Directory::Empty, [Seen::Waiting(other), waiting("m2")], Err("nobody".to_owned())),
+        "m1 was told of the members m0, m1",
+    );
 }

@@ -10,7 +10,10 @@ pub const RECORD_KEY: &str = "pointsman-etcd-join";
 
 pub(super) fn not_a_member(situation: &Situation<'_>) -> String {
     let (me, names) = (situation.me, list(situation.members.names()));
-    format!("--name is {me}, and --members has {names}: the number of members can't be changed; scale back to {}", situation.members.len())
+    format!(
+        "--name is {me}, and --members has {names}: the number of members can't be changed; scale back to {}",
+        situation.members.len()
+    )
 }
 
 pub(super) fn damaged(situation: &Situation<'_>, why: &str) -> String {
@@ -78,7 +81,9 @@ pub(super) fn too_few(situation: &Situation<'_>, cluster: &Membership) -> String
 }
 
 pub(super) fn unreadable_record() -> String {
-    format!("the key {RECORD_KEY} of this etcd holds something that is not ours; remove it with `etcdctl del {RECORD_KEY}`")
+    format!(
+        "the key {RECORD_KEY} of this etcd holds something that is not ours; remove it with `etcdctl del {RECORD_KEY}`"
+    )
 }
 
 pub(super) fn one_after_the_other(late: &[&str]) -> String {
@@ -96,7 +101,8 @@ pub(super) fn told_differently(situation: &Situation<'_>, name: &str, card: &Car
 
 /// There is no cluster that can decide, and `empty` members have no data.
 pub(super) fn no_cluster(situation: &Situation<'_>, empty: usize, reason: &str) -> String {
-    let holding: Vec<&str> = situation.others.iter().filter(|(_, seen)| holds_data(seen)).map(|(name, _)| name.as_str()).collect();
+    let holding: Vec<&str> =
+        situation.others.iter().filter(|(_, seen)| holds_data(seen)).map(|(name, _)| name.as_str()).collect();
     let rest = situation.members.len() - empty;
     if holding.is_empty() {
         return format!(
