@@ -47,7 +47,7 @@ def test_a_relay_stands_beside_traefik_where_it_helps(sets, stands):
 
 def test_a_secret_is_followed_by_a_container_and_traefik_sees_only_copies():
     _, pod = pod_of(SECRET)
-    assert [one["name"] for one in pod["initContainers"]] == ["configuration", "certificates", "etcd-relay"]
+    assert [one["name"] for one in pod["initContainers"]] == ["configuration", "certificates", "etcd-relay", "connections"]
     first, follower, traefik = (container(pod, name) for name in ("configuration", "certificates", "traefik"))
     assert follower["restartPolicy"] == "Always" and "--certificates=followed" in follower["args"]
     # They write the same, but for that one word.

@@ -166,6 +166,7 @@ dns://{{ include "pointsman.fullname" . }}-traefik-pods.{{ .Release.Namespace }}
 {{- define "pointsman.traefikApiPorts" -}}
 {{- $ports := list -}}
 {{- if .Values.traefik.enabled -}}{{- $ports = list (dict "port" "private") -}}{{- end -}}
+{{- if include "pointsman.connections" . -}}{{- $ports = append $ports (dict "port" "connections") -}}{{- end -}}
 {{- if not .Values.traefik.enabled -}}
 {{- range .Values.traefik.api -}}{{- $ports = append $ports (dict "port" (splitList ":" . | last | int)) -}}{{- end -}}
 {{- end -}}
