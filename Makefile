@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo demo-etcd demo-ha wheel test setup-test fmt-check clippy doc test-rust test-python test-e2e test-e2e-slow test-dataplane test-dataplane-slow test-hub test-hub-proxy image test-played test-kind kill-loop chaos test-chaos lint deny fmt bench bench-start clean test-chart test-z2jh chart-accept
+.PHONY: help setup demo demo-etcd demo-ha wheel test setup-test fmt-check clippy doc test-rust test-python test-e2e test-e2e-slow test-dataplane test-dataplane-slow test-hub test-hub-proxy image test-containers test-played test-kind kill-loop chaos test-chaos lint deny fmt bench bench-start clean test-chart test-z2jh chart-accept
 
 PYTHON ?= python3
 PORT ?= 8000
@@ -43,6 +43,7 @@ setup-test:
 fmt-check:
 	$(call heading,Formatting)
 	$(CARGO) fmt --check
+	$(CARGO) fmt --check --manifest-path tests/containers/Cargo.toml
 
 clippy:
 	$(call heading,Lints)
@@ -118,6 +119,12 @@ test-hub: ## run JupyterHub's own tests with Pointsman as its proxy: plain, subd
 
 image: ## build Pointsman's image as it is released (ARGS="--quick" for tests, "--in-docker" without Rust here)
 	@$(PYTHON) scripts/image $(ARGS)
+
+test-containers: ## run our image in containers with several etcd and Traefik: killed, hung, cut off (ARGS="--release", "-- NAMES")
+	$(call heading,Containers)
+	@$(PYTHON) scripts/dev-env containers
+	$(CARGO) clippy --locked --tests --manifest-path tests/containers/Cargo.toml --target-dir $(or $(CARGO_TARGET_DIR),target) -- -D warnings
+	$(PYTHON) scripts/test-containers $(ARGS)
 
 test-played: ## play the chart as containers with a real hub, under load (PLAYER='program that plays manifests')
 	@$(PYTHON) scripts/dev-env chart hub6

@@ -4,6 +4,7 @@ mod beside;
 mod check;
 mod commands;
 mod connections;
+mod copies;
 mod etcd_join;
 mod etcd_relay;
 mod etcd_users;
@@ -73,7 +74,7 @@ pub async fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
         "etcd-users" => etcd_users::run(&config, own),
         "export" => export::run(&config, own).await,
         "import" => import::run(&config, own).await,
-        "traefik-config" => traefik_config::run(&config, own),
+        "traefik-config" => traefik_config::run(&config, own).await,
         "try-route" => try_route::run(&config, own).await,
         _ => serve::run(&config).await,
     }

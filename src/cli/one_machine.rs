@@ -1,7 +1,5 @@
 //! Everything on this machine: the store in a folder, and a Traefik of our own that gets its routes from us.
 
-mod files;
-
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -14,6 +12,7 @@ use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
 use url::Url;
 
+use super::copies::Copies;
 use super::wiring;
 use crate::activity::Process;
 use crate::api::listen::{Limits, Listener};
@@ -30,7 +29,6 @@ use crate::traefik::fleet::{Fleet, Source, Status};
 use crate::traefik::folder::{self, SECRET_MODE};
 use crate::traefik::static_config::{self, KEYED_ENTRY_POINT, Private, REDIRECT_ENTRY_POINT, StaticConfig};
 use crate::traefik::version::TraefikVersion;
-use files::Files;
 
 /// How long Traefik finishes open requests: the hub gives the proxy 1 s in all.
 const GRACE: Duration = Duration::from_millis(200);
@@ -57,7 +55,7 @@ pub(super) struct OneMachine {
     /// Where Traefik's API is.
     pub(super) source: Source,
     child: Arc<Child>,
-    files: Files,
+    copies: Copies,
     ways: Ways,
 }
 
@@ -79,7 +77,8 @@ pub(super) async fn prepare(config: &Config, data: &Path, traefik: Option<&Path>
     let pages_url = url_of(pages.addresses().first())?;
     let api_url = url_of(sockets.private.local_addr().ok().as_ref())?;
     let key = random_key();
-    let own = Own { key: key.clone(), entry_points: sockets.names(), pages_url: pages_url.clone() };
+    let entry_points = sockets.names();
+    let own = Own { key: key.clone(), entry_points: entry_points.clone(), pages_url: pages_url.clone() };
 
     // The folder is ours before anything is written into it: another Pointsman's Traefik may live there.
     let root = folder::create(data).map_err(|error| error.to_string())?;
@@ -88,14 +87,14 @@ pub(super) async fn prepare(config: &Config, data: &Path, traefik: Option<&Path>
         let config = config.clone();
         tokio::task::spawn_blocking(move || start(&config, &root, binary, sockets, own))
     };
-    let (child, files) = traefik.await.map_err(|error| error.to_string())??;
+    let (child, copies) = traefik.await.map_err(|error| error.to_string())??;
 
     let mut tree = wiring::tree_settings(config);
-    tree.entry_points = files.entry_points().to_vec();
+    tree.entry_points = entry_points;
     tree.pages_url = Some(pages_url);
     tree.servers.unix_sockets = Some(Arc::new(wiring::Forwarded(servers.0.clone())));
     let (key, source) = (SecretString::from(key), Source::Url(api_url));
-    Ok(OneMachine { store, tree, pages, key, source, child: Arc::new(child), files, ways: Ways { public, servers } })
+    Ok(OneMachine { store, tree, pages, key, source, child: Arc::new(child), copies, ways: Ways { public, servers } })
 }
 
 /// The way from the Unix socket that users come in by, if they do.
@@ -108,15 +107,15 @@ async fn public_socket(config: &Config, sockets: &Sockets) -> Result<Option<Sock
 impl OneMachine {
     /// Takes it apart: what the store and the pages need, and what goes on.
     pub(super) fn split(self) -> (EmbeddedStore, Listener, Running) {
-        let Self { store, pages, child, files, ways, .. } = self;
-        (store, pages, Running { child, files, ways })
+        let Self { store, pages, child, copies, ways, .. } = self;
+        (store, pages, Running { child, copies, ways })
     }
 }
 
 /// What goes on for as long as we live.
 pub(super) struct Running {
     child: Arc<Child>,
-    files: Files,
+    copies: Copies,
     ways: Ways,
 }
 
@@ -140,8 +139,8 @@ impl Running {
         readiness: &Readiness,
         fleet: &Arc<Fleet>,
         control: &Arc<ControlPlane>,
-    ) -> Arc<Files> {
-        let Self { child, files, ways: Ways { public, servers: (forwards, runner) } } = self;
+    ) -> Arc<Copies> {
+        let Self { child, copies, ways: Ways { public, servers: (forwards, runner) } } = self;
         readiness.expect(LATCH, "Traefik is being started");
         // It ends after the last call was answered: until then a caller waits for it.
         lifecycle.spawn("traefik process", child.clone().run_until(lifecycle.stopping()));
@@ -153,8 +152,8 @@ impl Running {
                 error!("Traefik can't be started, so Pointsman ends");
             }
         });
-        let files = Arc::new(files);
-        let (watched, stopping) = (files.clone(), lifecycle.stopping());
+        let copies = Arc::new(copies);
+        let (watched, stopping) = (copies.clone(), lifecycle.stopping());
         lifecycle.spawn("traefik files", async move {
             stopping.run_until_cancelled(watched.watch()).await;
         });
@@ -166,7 +165,7 @@ impl Running {
         lifecycle.spawn("unused sockets", async move {
             stopping.run_until_cancelled(retire(&forwards, &control)).await;
         });
-        files
+        copies
     }
 }
 
@@ -274,10 +273,10 @@ fn url_of(address: Option<&SocketAddr>) -> Result<Url, String> {
 }
 
 /// Writes what Traefik is started with, and starts it.
-fn start(config: &Config, root: &Path, binary: PathBuf, sockets: Sockets, own: Own) -> Result<(Child, Files), String> {
+fn start(config: &Config, root: &Path, binary: PathBuf, sockets: Sockets, own: Own) -> Result<(Child, Copies), String> {
     let version = version(config, &binary)?;
     let folder = folder::create(&root.join("traefik")).map_err(|error| error.to_string())?;
-    let files = Files::install(config, &folder, own)?;
+    let copies = Copies::install(config, &folder, Some(own))?;
     let mut public = wiring::public_entry_points(config);
     let address = |socket: &TcpListener| socket.local_addr().map(|a| a.to_string()).unwrap_or_default();
     if let (Some((place, _)), Some(socket)) = (&mut public.redirect, &sockets.redirect) {
@@ -288,10 +287,11 @@ fn start(config: &Config, root: &Path, binary: PathBuf, sockets: Sockets, own: O
         entry_points: sockets.public.iter().map(|(name, socket)| (name.clone(), address(socket))).collect(),
         public,
         private: Private::Keyed(address(&sockets.private)),
+        accept: Duration::ZERO,
         grace: GRACE,
         source: static_config::Source::Push,
         fallback: None,
-        dynamic_folder: Some(files.dynamic_folder().display().to_string()),
+        dynamic_folder: Some(copies.dynamic_folder().display().to_string()),
         // What it tells at its start is of no use to those who don't look for a fault.
         log_level: if config.log.level == LogLevel::Debug { "DEBUG".to_owned() } else { "WARN".to_owned() },
         log_json: true,
@@ -300,7 +300,7 @@ fn start(config: &Config, root: &Path, binary: PathBuf, sockets: Sockets, own: O
     folder::replace(&config_file, plan.to_yaml(), SECRET_MODE).map_err(|error| error.to_string())?;
     let settings = ChildSettings { binary, config_file, folder, sockets: sockets.all() };
     let child = Child::start(settings).map_err(|error| format!("Traefik can't be started: {error}"))?;
-    Ok((child, files))
+    Ok((child, copies))
 }
 
 /// The release of our Traefik; one that is too old is complained of, or refused.

@@ -1,5 +1,7 @@
 //! `pointsman traefik-config`: the static configuration for Traefik that fits our settings, printed or written.
 
+mod write;
+
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,15 +9,15 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{Arg, ArgMatches, Command, value_parser};
 use secrecy::ExposeSecret;
+use tracing::info;
 
-use super::wiring;
-use super::{Exit, complain};
+use self::write::write;
+use super::signals::{Asked, Signals};
+use super::{Exit, beside, complain, wiring};
 use crate::api::{auth, pages};
 use crate::child::binary;
-use crate::clock::{Clock as _, SystemClock};
 use crate::config::{self, Config, EtcdConfig, Problems, TraefikApi};
 use crate::telemetry::LogFormat;
-use crate::traefik::folder::{self, PUBLIC_MODE, SECRET_MODE};
 use crate::traefik::static_config::{
     ClientTls, EtcdProvider, FallbackProvider, Password, Private, Source, StaticConfig,
 };
@@ -51,6 +53,27 @@ pub(super) fn command() -> Command {
         option("grace-seconds", "NUMBER", "How long Traefik finishes open requests after SIGTERM [default: 10]")
             .value_parser(value_parser!(u32)),
         option(
+            "accept-seconds",
+            "NUMBER",
+            "How long Traefik takes new requests after SIGTERM, before that, until all balancers have heard [default: 0]",
+        )
+        .value_parser(value_parser!(u32)),
+        option(
+            "add-files",
+            "FOLDER",
+            "Copy the .yaml, .yml and .toml files of this folder, of your own, to FOLDER/dynamic/ of --dir",
+        )
+        .requires("dir")
+        .value_parser(value_parser!(PathBuf)),
+        option(
+            "certificates",
+            "WAY",
+            "How Traefik gets certificates and keys. named: by the paths of the settings, once. copied: by copies in \
+             FOLDER/certificates/ of --dir, which are checked first. followed: the same, and this stays and renews the \
+             copies when the files change; what can't be used leaves the old ones in force [default: named]",
+        )
+        .value_parser(["named", "copied", "followed"]),
+        option(
             "etcd-relay",
             "HOST:PORT",
             "Where this Traefik reaches etcd, if a `pointsman etcd-relay` stands beside it, as 127.0.0.1:2379 [default: \
@@ -69,9 +92,29 @@ pub(super) fn command() -> Command {
     ])
 }
 
-/// Prints or writes it.
-pub(super) fn run(config: &Config, options: &ArgMatches) -> Exit {
-    let dir = options.get_one::<PathBuf>("dir");
+/// How Traefik gets certificates and keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Certificates {
+    /// By the paths of the settings.
+    Named,
+    /// By copies that were checked.
+    Copied,
+    /// The same, renewed for as long as this runs.
+    Followed,
+}
+
+impl Certificates {
+    fn of(options: &ArgMatches) -> Self {
+        match options.get_one::<String>("certificates").map(String::as_str) {
+            Some("copied") => Self::Copied,
+            Some("followed") => Self::Followed,
+            _ => Self::Named,
+        }
+    }
+}
+
+/// Prints or writes it; with certificates to follow, until a signal comes.
+pub(super) async fn run(config: &Config, options: &ArgMatches) -> Exit {
     let plan = match plan(config, options) {
         Ok(plan) => plan,
         Err(problems) => {
@@ -79,15 +122,8 @@ pub(super) fn run(config: &Config, options: &ArgMatches) -> Exit {
             return Exit::Configuration;
         }
     };
-    if plan.version < TraefikVersion::FLOOR {
-        complain(&format!(
-            "pointsman: Traefik {} is older than {}, the oldest that is supported; update it",
-            plan.version,
-            TraefikVersion::FLOOR
-        ));
-        if config.traefik.strict_versions {
-            return Exit::Configuration;
-        }
+    if !is_supported(plan.version) && config.traefik.strict_versions {
+        return Exit::Configuration;
     }
     if config.pages.url.is_some() && plan.fallback.is_none() {
         complain(
@@ -95,8 +131,11 @@ pub(super) fn run(config: &Config, options: &ArgMatches) -> Exit {
              the API's token (CONFIGPROXY_AUTH_TOKEN or --token-file) traefik-config adds what it takes",
         );
     }
-    let done = match dir {
-        Some(dir) => write(dir, plan, config).context(format!("{} can't be written", dir.display())),
+    if Certificates::of(options) == Certificates::Followed {
+        return beside::run(config, follow(config, options, plan)).await;
+    }
+    let done = match options.get_one::<PathBuf>("dir") {
+        Some(dir) => write(dir, plan, config, options).map(|(text, _)| text),
         None => Ok(plan.to_yaml()),
     };
     match done.and_then(|text| io::stdout().write_all(text.as_bytes()).context("stdout can't be written")) {
@@ -104,6 +143,38 @@ pub(super) fn run(config: &Config, options: &ArgMatches) -> Exit {
         Err(error) => {
             complain(&format!("pointsman: {error:#}"));
             Exit::Failure
+        }
+    }
+}
+
+fn is_supported(version: TraefikVersion) -> bool {
+    let floor = TraefikVersion::FLOOR;
+    if version < floor {
+        complain(&format!(
+            "pointsman: Traefik {version} is older than {floor}, the oldest that is supported; update it"
+        ));
+    }
+    version >= floor
+}
+
+/// Writes everything, then renews the copies of certificates until a signal to stop comes.
+async fn follow(config: &Config, options: &ArgMatches, plan: StaticConfig) -> Result<(), beside::Failed> {
+    let failed = |reason: String| (Exit::Failure, reason);
+    let mut signals = Signals::listen().map_err(|error| failed(error.to_string()))?;
+    let Some(dir) = options.get_one::<PathBuf>("dir") else { return Ok(()) };
+    let (text, copies) = write(dir, plan, config, options).map_err(|error| failed(format!("{error:#}")))?;
+    info!("{}", text.trim_end());
+    let Some(copies) = copies else { return Ok(()) };
+    loop {
+        tokio::select! {
+            asked = signals.next() => match asked {
+                Asked::Reload => copies.reload(),
+                Asked::Stop(name) => {
+                    info!(signal = name, "Got {name}; stopping");
+                    return Ok(());
+                }
+            },
+            () = copies.watch() => {}
         }
     }
 }
@@ -125,6 +196,7 @@ fn plan(config: &Config, options: &ArgMatches) -> Result<StaticConfig, Problems>
         entry_points: entry_points(config, &mut problems),
         public: wiring::public_entry_points(config),
         private: Private::Open(private_address.unwrap_or_else(|| api_address(&config.traefik.apis[0], &mut problems))),
+        accept: Duration::from_secs(options.get_one("accept-seconds").copied().map_or(0, u32::into)),
         grace: Duration::from_secs(options.get_one("grace-seconds").copied().map_or(10, u32::into)),
         source: Source::Etcd(provider(config, etcd, options, &mut problems)),
         fallback: fallback(config, &mut problems),
@@ -132,6 +204,9 @@ fn plan(config: &Config, options: &ArgMatches) -> Result<StaticConfig, Problems>
         log_level: config.log.level.to_string().to_uppercase(),
         log_json: config.log.format == LogFormat::Json,
     };
+    if !options.contains_id("dir") && Certificates::of(options) != Certificates::Named {
+        problems.add("--certificates: copies need a place; say where by --dir FOLDER");
+    }
     if !options.contains_id("dir") && wiring::needs_dynamic_file(config) {
         problems.add(
             "certificates for users, and how servers are reached, stand in a second file; write both with --dir FOLDER",
@@ -225,36 +300,4 @@ fn password(file: &Path, problems: &mut Problems) -> Password {
             Password::Placeholder
         }
     }
-}
-
-/// Writes the folder, and says what it wrote. A certificate that is there is kept.
-fn write(dir: &Path, mut plan: StaticConfig, config: &Config) -> anyhow::Result<String> {
-    let folder = folder::create(&dir.join("dynamic"))?;
-    // Traefik resolves relative paths against its own working folder.
-    let dir = dir.canonicalize()?;
-    let pair = match &config.public.tls {
-        Some(tls) => folder::Pair {
-            certificate: std::path::absolute(&tls.cert)?,
-            key: std::path::absolute(&tls.key)?,
-            kept: true,
-        },
-        None => folder::default_certificate(&folder, SystemClock.now())?,
-    };
-    let file = wiring::dynamic_file(config, &pair, wiring::absolute);
-    folder::replace(&folder.join("pointsman.yaml"), file.to_yaml(), PUBLIC_MODE)?;
-    plan.dynamic_folder = Some(folder.display().to_string());
-    let has_password = matches!(
-        &plan.source,
-        Source::Etcd(EtcdProvider { login: Some((_, password)), .. }) if *password != Password::Placeholder
-    );
-    let main = dir.join("traefik.yaml");
-    let has_secret = has_password || plan.fallback.is_some();
-    folder::replace(&main, plan.to_yaml(), if has_secret { SECRET_MODE } else { PUBLIC_MODE })?;
-    Ok(format!(
-        "Wrote {main} for Traefik {version}; {certificate} {done}.\nStart Traefik as their owner: traefik --configFile {main}\n",
-        main = main.display(),
-        version = plan.version,
-        certificate = pair.certificate.display(),
-        done = if pair.kept { "was there and is kept" } else { "is new" },
-    ))
 }

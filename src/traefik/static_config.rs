@@ -19,7 +19,9 @@ pub struct StaticConfig {
     pub public: Public,
     /// Where Traefik's API, ping and metrics listen: for us only.
     pub private: Private,
-    /// How long open requests may go on after SIGTERM.
+    /// How long new requests are taken after SIGTERM, until balancers have heard of it.
+    pub accept: Duration,
+    /// How long open requests may go on after that.
     pub grace: Duration,
     /// Where the routes come from.
     pub source: Source,
@@ -230,7 +232,15 @@ impl StaticConfig {
         if let Some(timeout) = self.public.idle_timeout {
             let _ = writeln!(yaml, "        idleTimeout: {}ms", timeout.as_millis());
         }
-        let _ = write!(yaml, "      lifeCycle:\n        graceTimeOut: {}ms\n", self.grace.as_millis());
+        self.life_cycle(yaml);
+    }
+
+    fn life_cycle(&self, yaml: &mut String) {
+        yaml.push_str("      lifeCycle:\n");
+        if !self.accept.is_zero() {
+            let _ = writeln!(yaml, "        requestAcceptGraceTimeout: {}ms", self.accept.as_millis());
+        }
+        let _ = writeln!(yaml, "        graceTimeOut: {}ms", self.grace.as_millis());
     }
 
     fn redirect_entry_point(&self, yaml: &mut String, address: &str, to: u16) {
@@ -263,7 +273,9 @@ impl StaticConfig {
             "  # Traefik's API, ping and metrics, {comment}.\n  {name}:\n    address: {}\n",
             quoted(address)
         );
-        let _ = writeln!(yaml, "    transport:\n      lifeCycle:\n        graceTimeOut: {}ms", self.grace.as_millis());
+        // As long as users come in, changes must be seen to arrive.
+        yaml.push_str("    transport:\n");
+        self.life_cycle(yaml);
         if self.version >= TraefikVersion::ALIAS_HEADERS {
             yaml.push_str("    http:\n      aliasHeadersStrategy: keep\n");
         }

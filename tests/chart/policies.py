@@ -94,9 +94,36 @@ def probes(things):
                     yield f"{where}: the {kind} probe asks port {port}, which it has not"
 
 
+def sidecars(things):
+    """What stands beside another container starts before it and ends after it; and whoever asks it knows its port."""
+    asked = {
+        word.split("=")[1]
+        for pods in all_pods(things) for c in pods.containers for word in c.get("args", [])
+        if word.startswith("--connections-port=")
+    }  # fmt: skip
+    listens = set()
+    for pods in all_pods(things):
+        for container in pods.spec.get("initContainers", []):
+            if container.get("ports") and container.get("restartPolicy") != "Always":
+                yield f"{pods.name}, {container['name']}: listens, and ends before the others begin"
+            if "connections" in container.get("args", [])[:1]:
+                listens |= {str(port["containerPort"]) for port in container["ports"]}
+        for container in pods.spec["containers"]:
+            if "restartPolicy" in container:
+                yield f"{pods.name}, {container['name']}: only init containers have a restartPolicy"
+    if asked != listens:
+        yield f"Pointsman asks for connections at {asked}, and {listens} listens"
+
+
 def patience(probe):
     """Seconds until a probe has failed for good, with Kubernetes' defaults."""
     return probe.get("periodSeconds", 10) * probe.get("failureThreshold", 3)
+
+
+def drained(container):
+    """Seconds that Traefik takes to end, by what a container writes for it."""
+    words = container.get("args", [])
+    return sum(int(n) for word in words for n in re.findall(r"^--(?:grace|accept)-seconds=(\d+)$", word))
 
 
 def rollout(things):
@@ -111,12 +138,11 @@ def rollout(things):
         if thing["spec"].get("podManagementPolicy") != "Parallel":
             yield f"{named(thing)}: a member would wait for one that waits for it"
     for pods in all_pods(things):
-        words = [word for container in pods.containers for word in container.get("args", [])]
-        waits = [int(n) for word in words for n in re.findall(r"^--(?:grace|accept)-seconds=(\d+)$", word)]
-        if pods.component == "proxy" and not waits:
+        drains = max(drained(container) for container in pods.containers)
+        if pods.component == "proxy" and not drains:
             yield f"{pods.name}: nothing says how long it drains"
-        if sum(waits) >= pods.spec.get("terminationGracePeriodSeconds", 30):
-            yield f"{pods.name}: drains for {sum(waits)} s and is killed before that"
+        if drains >= pods.spec.get("terminationGracePeriodSeconds", 30):
+            yield f"{pods.name}: drains for {drains} s and is killed before that"
 
 
 def least_replicas(things, pods):
@@ -145,6 +171,8 @@ def disruption_budgets(things):
                 away = math.ceil(count * int(away.rstrip("%")) / 100)
             if away < 1:
                 yield f"{named(budget)} blocks every drain"
+            if pods.owner["kind"] == "Deployment" and budget["spec"].get("unhealthyPodEvictionPolicy") != "AlwaysAllow":
+                yield f"{named(budget)}: pods that aren't ready block a drain"
             left = count - away
             if pods.owner["kind"] == "StatefulSet" and left < count // 2 + 1:
                 yield f"{named(budget)} leaves {left} of {count} members, which is no majority"
@@ -235,6 +263,6 @@ def metadata(things):
 
 
 CHECKS = [
-    pod_security, no_kubernetes_api, resources, images, probes, rollout, disruption_budgets, autoscaling, spread,
+    pod_security, no_kubernetes_api, resources, images, probes, sidecars, rollout, disruption_budgets, autoscaling, spread,
     selectors, network_cover, metadata,
 ]  # fmt: skip

@@ -150,6 +150,31 @@ def discovery(scene, path):
     return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": version, "resources": resources}
 
 
+AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+
+
+def aggregated(scene, path):
+    """All kinds below /api or /apis at once, which spares Helm a question for each group."""
+    items = []
+    for version, kinds in scene.kinds.items():
+        if (path == "/api") == ("/" in version):
+            continue
+        resources = [
+            {
+                "resource": plural,
+                "responseKind": {"group": "", "version": "", "kind": kind},
+                "scope": "Cluster" if kind in WITHOUT_NAMESPACE else "Namespaced",
+                "singularResource": kind.lower(),
+                "verbs": ["create", "delete", "get", "list", "patch", "update", "watch"],
+            }
+            for kind, plural in kinds.items()
+        ]
+        group = version.rpartition("/")[0]
+        versions = [{"version": version.rpartition("/")[2], "resources": resources, "freshness": "Current"}]
+        items.append({"metadata": {"name": group} if group else {}, "versions": versions})
+    return {"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items}
+
+
 def get(scene, path, query):
     found = discovery(scene, path)
     if found is not None:
@@ -209,6 +234,9 @@ class Handler(BaseHTTPRequestHandler):
         scene = self.server.scenes.get(key)
         if scene is None:
             return status(404, "NotFound", "no such scene")
+        if self.command == "GET" and f"/{path}" in ("/api", "/apis") and AGGREGATED in self.headers.get("Accept", ""):
+            self.content_type = AGGREGATED
+            return 200, aggregated(scene, f"/{path}")
         if self.command == "GET":
             return get(scene, f"/{path}", parse_qs(parts.query))
         if self.command == "POST" and path.endswith("/secrets"):
@@ -218,13 +246,14 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.content_type = "application/json"
         try:
             code, found = self.handle_one(body)
         except Exception as why:  # the test sees it as Helm's error
             code, found = status(500, "InternalError", f"the stand-in failed: {why!r}")
         content = json.dumps(found).encode()
         self.send_response(code)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", self.content_type)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)

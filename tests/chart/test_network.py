@@ -18,6 +18,7 @@ NEEDED = [
     ("test", "api", "api", 8001),
     ("proxy", "api", "pages", 8002),
     ("api", "proxy", "private", 8099),
+    ("api", "proxy", "connections", 8098),
     ("test", "proxy", "http", 8000),
     ("proxy", "test", "answer", 8004),
     ("stranger", "proxy", "http", 8000),
@@ -39,6 +40,8 @@ FORBIDDEN = [
     ("proxy", "api", "api", 8001),
     ("hub", "api", "pages", 8002),
     ("stranger", "proxy", "private", 8099),
+    ("stranger", "proxy", "connections", 8098),
+    ("test", "proxy", "connections", 8098),
     ("user", "proxy", "private", 8099),
     ("hub", "proxy", "private", 8099),
     ("hub", "etcd", "client", 2379),
@@ -94,6 +97,7 @@ def test_traefiks_private_port_is_open_to_prometheus_only_when_it_is_asked_for()
     ).everything
     assert allowed(opened, flow)
     assert not allowed(opened, ("stranger", "proxy", "private", 8099))
+    assert not allowed(opened, ("prometheus", "proxy", "connections", 8098))
 
 
 def test_users_may_be_limited_to_some_who_come_in():

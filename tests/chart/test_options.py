@@ -6,7 +6,7 @@ from functools import cache
 
 import pytest
 import yaml
-from engine import CHART, ROOT, load_all, merged, render
+from engine import CHART, ROOT, dotted, load_all, merged, render
 from policies import metadata
 from workloads import all_pods
 
@@ -15,8 +15,8 @@ from devkit import chart_docs  # noqa: E402
 
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 VALUES = {value.name: value for value in chart_docs.values_of((CHART / "values.yaml").read_text())}
-# Left to umbrella charts; and not yet read.
-UNREAD = {"global", "traefik.dynamicFiles"}
+# Left to umbrella charts.
+UNREAD = {"global"}
 SECRET = {"tls": {"mode": "secret", "secretName": "hub-tls", "redirect": False}}
 ISSUED = {"certManager": {"enabled": True, "issuerRef": {"name": "a"}, "dnsNames": ["hub.example.org"]}}
 EXTERNAL = {
@@ -29,6 +29,12 @@ EXTERNAL = {
         },
     }
 }
+OWN_TRAEFIK = {
+    "traefik": {"enabled": False, "api": ["dns://traefik.proxies.svc:8099"]},
+    "networkPolicy": {"traefikPeers": [{"podSelector": {}}]},
+}
+# What is given as a whole, for one value alone would be refused.
+WHOLE = {"tls.mode": SECRET, "etcd.enabled": EXTERNAL, "traefik.enabled": OWN_TRAEFIK}
 # What must be switched on before a value counts, by the value's first words.
 BEFORE = {
     "pointsman.autoscaling": {"pointsman": {"autoscaling": {"enabled": True}}},
@@ -36,10 +42,13 @@ BEFORE = {
     "traefik.service.nodePort": {"traefik": {"service": {"type": "NodePort"}}},
     "traefik.service.httpsNodePort": merged(SECRET, {"traefik": {"service": {"type": "NodePort"}}}),
     "traefik.service.httpsPort": SECRET,
+    "traefik.api": OWN_TRAEFIK,
+    "networkPolicy.traefikPeers": OWN_TRAEFIK,
     "tls.secretName": SECRET,
     "tls.redirect": SECRET,
     "tls.certManager": merged(SECRET, {"tls": ISSUED}),
     "etcd.external": EXTERNAL,
+    "traefik.etcdRelay.throughTLS": {"etcd": {"enabled": False, "external": {"endpoints": ["https://a:2379", "https://b:2379"]}}},
     "ingress": {"ingress": {"enabled": True}},
     "httpRoute": {"httpRoute": {"enabled": True, "parentRefs": [{"name": "a"}]}},
     "z2jh.adopt": {"traefik": {"service": {"type": "ClusterIP"}}},
@@ -53,8 +62,7 @@ BEFORE = {
 # What is given for a value where the schema alone doesn't tell.
 GIVEN = {
     "auth.token": "a-token-of-some-length-for-trying",
-    "tls.mode": SECRET["tls"],
-    "etcd.enabled": EXTERNAL["etcd"],
+    "traefik.api": ["http://192.0.2.1:8099"],
     "etcd.external.endpoints": ["https://b:2380"],
     "etcd.replicas": 5,
     "etcd.persistence.size": "2Gi",
@@ -65,6 +73,7 @@ GIVEN = {
     "traefik.service.type": "NodePort",
     "traefik.service.loadBalancerIP": "192.0.2.1",
     "traefik.version": "3.7.9",
+    "traefik.dynamicFiles": {"own.yaml": {"http": {}}},
     "traefik.image.tag": "v3.7.9",
     "metrics.serviceMonitor.interval": "10s",
     "metrics.podMonitor.interval": "10s",
@@ -107,7 +116,7 @@ def another(value, base):
         one = items["enum"][0] if "enum" in items else {"extra": "x"} if items["type"] == "object" else "10.9.8.7/32"
         return LISTS.get(last, [one])
     if isinstance(default, dict):
-        return {"resources": {"requests": {"cpu": "7m"}}, "affinity": {"nodeAffinity": {}}}.get(last, {"extra": "x"})
+        return {"resources": {"requests": {"cpu": "7m"}}, "affinity": {"nodeAffinity": {}}, "behavior": {"scaleUp": {"stabilizationWindowSeconds": 7}}}.get(last, {"extra": "x"})
     if isinstance(default, int):
         return default + 1
     if "integer" in str(node.get("type")):
@@ -136,11 +145,7 @@ def before(name):
 @pytest.mark.parametrize("name", [name for name in VALUES if name not in UNREAD])
 def test_a_value_changes_something(name):
     base = before(name)
-    change = another(VALUES[name], base)
-    for word in reversed(name.split(".")):
-        change = {word: change}
-    if name in ("tls.mode", "etcd.enabled"):
-        change = {name.split(".")[0]: GIVEN[name]}
+    change = WHOLE.get(name) or dotted({name: another(VALUES[name], base)})
     same = what_comes(merged(base, change)) == what_comes(base)
     assert not same, f"nothing reads {name}"
 
@@ -219,7 +224,7 @@ def test_openshift_chooses_users_itself():
         for seen in (
             render(),
             render(api_versions=("security.openshift.io/v1",)),
-            render(sets={"openshift": True}),
+            render(sets={"runAs": {"user": None, "group": None, "fsGroup": None}}),
         )
     )
     for pods in plain:
@@ -232,3 +237,12 @@ def test_the_chart_takes_the_values_it_prints():
     """What `helm show values` gives can be given back."""
     render(CHART / "values.yaml")
     assert load_all(yaml.safe_dump(yaml.safe_load((CHART / "values.yaml").read_text())))
+
+
+@pytest.mark.parametrize("values", [{"traefik.connections.enabled": False}, None], ids=["switched off", "own Traefiks"])
+def test_open_websockets_are_seen_from_beside_each_traefik_unless_it_is_off(values):
+    beside = render().objects
+    assert "--connections-port=8098" in str(beside) and "'port': 'connections'" in str(beside)
+    off = render(OWN_TRAEFIK) if values is None else render(sets=values)
+    assert "connections" not in str([pods.containers for pods in all_pods(off.objects)])
+    assert "'port': 'connections'" not in str(off.objects)

@@ -69,6 +69,14 @@ BROKEN = {
         policies.rollout,
         lambda t: drop(one(t, "StatefulSet", "pointsman-etcd"), "spec", "podManagementPolicy"),
     ),
+    "sidecar ends": (
+        policies.sidecars,
+        lambda t: [c.pop("restartPolicy", 0) for c in pod(t, "pointsman-traefik")["initContainers"]],
+    ),
+    "nobody asks": (
+        policies.sidecars,
+        lambda t: container(t)["args"].remove("--connections-port=8098"),
+    ),
     "short grace": (policies.rollout, lambda t: put(pod(t, "pointsman-traefik"), "terminationGracePeriodSeconds", 30)),
     "no drain": (policies.rollout, lambda t: put(pod(t, "pointsman-traefik"), "initContainers", 0, "args", [])),
     "no budget": (policies.disruption_budgets, lambda t: t.remove(one(t, "PodDisruptionBudget", "pointsman"))),
@@ -79,6 +87,10 @@ BROKEN = {
     "blocked": (
         policies.disruption_budgets,
         lambda t: put(one(t, "PodDisruptionBudget", "pointsman"), "spec", "maxUnavailable", "0%"),
+    ),
+    "the sick block": (
+        policies.disruption_budgets,
+        lambda t: drop(one(t, "PodDisruptionBudget", "pointsman"), "spec", "unhealthyPodEvictionPolicy"),
     ),
     "minAvailable": (
         policies.disruption_budgets,

@@ -31,6 +31,9 @@ def exists(name):
     kind, _, fault = name.partition(":")
     if kind == "chaos":
         return fault in faults()
+    if kind == "containers":
+        file, _, test = fault.partition("::")
+        return f"fn {test}(" in (ROOT / "tests" / "containers" / "src" / f"{file}.rs").read_text()
     file, _, test = name.partition("::")
     if file.endswith(".py"):
         return f"def {test}(" in (ROOT / "tests" / "e2e" / file).read_text()

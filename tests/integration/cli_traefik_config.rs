@@ -2,10 +2,13 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpStream;
 
 use crate::support::pointsman::{Finished, pointsman};
 use crate::support::process::{free_port, program};
+use crate::support::servers::{OpenWebsocket, PathServer};
 use crate::support::traefik::Traefik;
 use crate::support::wait::{eventually, http_get};
 
@@ -238,4 +241,46 @@ fn a_relay_takes_the_place_of_all_members() {
     assert!(!finished.stdout.contains("example.org"), "{}", finished.stdout);
     // What it speaks is still what the members speak.
     assert!(finished.stdout.contains("tls:"), "{}", finished.stdout);
+}
+
+/// A stopping Traefik takes new requests until balancers have heard of it, and carries on with what is open for longer.
+#[tokio::test]
+async fn a_stop_lets_new_requests_in_for_a_while_and_open_websockets_for_longer() {
+    const ACCEPT: Duration = Duration::from_secs(2);
+    const GRACE: Duration = Duration::from_secs(3);
+    let (place, server) = (Place::new(), PathServer::start().await);
+    let own = place.folder.path().join("own");
+    std::fs::create_dir(&own).unwrap();
+    let route = serde_json::json!({"http": {
+        "routers": {"all": {"rule": "PathPrefix(`/`)", "service": "all", "entryPoints": ["web"]}},
+        "services": {"all": {"loadBalancer": {"servers": [{"url": server.url()}]}}},
+    }});
+    std::fs::write(own.join("route.yaml"), route.to_string()).unwrap();
+    let (dir, own) = (place.folder.path().join("traefik"), own.display().to_string());
+    let [accept, grace] = [ACCEPT, GRACE].map(|time| time.as_secs().to_string());
+    let flags = ["--dir", dir.to_str().unwrap(), "--add-files", &own, "--accept-seconds", &accept];
+    place.traefik_config(&[&flags[..], &["--grace-seconds", &grace]].concat());
+    let mut traefik = Traefik::start(&dir.join("traefik.yaml"), place.private, place.folder.path()).await;
+    let url = format!("http://127.0.0.1:{}/200", place.public);
+    let answers = async || match http_get(&url).await? {
+        (200, _) => Ok(()),
+        other => Err(format!("{other:?}")),
+    };
+    eventually("the route", Duration::from_secs(10), answers).await;
+    let mut websocket = OpenWebsocket::open(place.public, "/ws").await;
+
+    traefik.process.signal("TERM");
+    let stopped = Instant::now();
+    while stopped.elapsed() < ACCEPT.mul_f32(0.8) {
+        answers().await.expect("a new request is answered");
+    }
+    eventually("the end of new requests", ACCEPT, || async {
+        TcpStream::connect(("127.0.0.1", place.public)).await.map_or(Ok(()), |_| Err("connected".to_owned()))
+    })
+    .await;
+    assert!(stopped.elapsed() >= ACCEPT, "new requests end after {:?}", stopped.elapsed());
+    websocket.pong().await;
+    assert!(!websocket.ends_within(GRACE / 2).await, "an open websocket ends after {:?}", stopped.elapsed());
+    assert!(websocket.ends_within(GRACE).await, "an open websocket goes on for {:?}", stopped.elapsed());
+    assert_eq!(traefik.process.end(Duration::from_secs(5)).await, 0, "{}", traefik.process.log());
 }

@@ -32,6 +32,7 @@ mod cli_move;
 mod cli_refusals;
 mod cli_serve;
 mod cli_traefik_config;
+mod cli_traefik_config_follow;
 mod cli_try_route;
 mod control;
 mod control_bulk;

@@ -84,6 +84,9 @@ class Player:
         self.child = Child("the player", command, log, env=environment, cwd=self.folder).start()
         wait_until("the player has everything up", lambda: self.pods(), UP_SECONDS + 30, [self.child], 0.2)
 
+    def children(self):
+        return [self.child]
+
     def prove(self):
         """`helm test`: begin anew, run the test pods once all is ready, and end."""
         self.write()
@@ -166,6 +169,10 @@ class Kubectl:
         if done.returncode:
             raise RuntimeError(f"{' '.join(map(str, command[:6]))}: {done.stderr[-2000:]}")
         return done.stdout
+
+    @staticmethod
+    def children():
+        return []
 
     def _helm(self):
         file = self.folder / "values.yaml"

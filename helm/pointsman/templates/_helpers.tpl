@@ -84,16 +84,10 @@ user of the namespace's range, and refuses any other. */}}
 {{- define "pointsman.podSecurity" -}}
 runAsNonRoot: true
 seccompProfile: {type: RuntimeDefault}
-{{- if not (.Capabilities.APIVersions.Has "security.openshift.io/v1") }}
-{{- with .Values.runAs.user }}
-runAsUser: {{ int64 . }}
-{{- end }}
-{{- with .Values.runAs.group }}
-runAsGroup: {{ int64 . }}
-{{- end }}
-{{- with .Values.runAs.fsGroup }}
-fsGroup: {{ int64 . }}
-{{- end }}
+{{- if not (or .Values.openshift (.Capabilities.APIVersions.Has "security.openshift.io/v1")) }}
+runAsUser: {{ int64 .Values.runAs.user }}
+runAsGroup: {{ int64 .Values.runAs.group }}
+fsGroup: {{ int64 .Values.runAs.group }}
 {{- end }}
 {{- end -}}
 
@@ -172,6 +166,7 @@ dns://{{ include "pointsman.fullname" . }}-traefik-pods.{{ .Release.Namespace }}
 {{- define "pointsman.traefikApiPorts" -}}
 {{- $ports := list -}}
 {{- if .Values.traefik.enabled -}}{{- $ports = list (dict "port" "private") -}}{{- end -}}
+{{- if include "pointsman.connections" . -}}{{- $ports = append $ports (dict "port" "connections") -}}{{- end -}}
 {{- if not .Values.traefik.enabled -}}
 {{- range .Values.traefik.api -}}{{- $ports = append $ports (dict "port" (splitList ":" . | last | int)) -}}{{- end -}}
 {{- end -}}

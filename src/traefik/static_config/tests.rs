@@ -6,6 +6,7 @@ fn plain() -> StaticConfig {
         entry_points: vec![("web".to_owned(), ":8000".to_owned())],
         public: Public::default(),
         private: Private::Open("127.0.0.1:8099".to_owned()),
+        accept: Duration::ZERO,
         grace: Duration::from_secs(10),
         source: Source::Etcd(etcd()),
         fallback: None,
@@ -30,6 +31,7 @@ fn child() -> StaticConfig {
         private: Private::Keyed("127.0.0.1:40001".to_owned()),
         source: Source::Push,
         fallback: None,
+        accept: Duration::ZERO,
         grace: Duration::from_millis(300),
         ..full()
     }
@@ -55,6 +57,7 @@ fn full() -> StaticConfig {
             idle_timeout: Some(Duration::from_secs(5)),
             access_log: Some(AccessLog::File("/var/log/traefik \"access\"".to_owned())),
         },
+        accept: Duration::from_secs(5),
         source: Source::Etcd(etcd),
         fallback: Some(FallbackProvider {
             endpoint: "http://pointsman-pages:8002/fallback".to_owned(),

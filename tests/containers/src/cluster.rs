@@ -120,7 +120,7 @@ fn settings(stage: &Stage, members: usize) -> Vec<(String, String)> {
 async fn start_replica(stage: &Arc<Stage>, number: usize, settings: &[(String, String)], user: &str) -> Part {
     let request = restricted(generic(&pointsman_image()), user)
         .with_cmd(["--snapshot-dir=/snapshot", "--own-root-key"])
-        .with_mount(Mount::tmpfs_mount("/snapshot"));
+        .with_mount(Mount::volume_mount(stage.volume().await, "/snapshot"));
     let request = settings.iter().fold(request, |request, (name, value)| request.with_env_var(name, value));
     Part::start(stage, &format!("pointsman-{number}"), &[PAGES], request).await
 }
@@ -139,15 +139,15 @@ const BACKEND_PORTS: [(&str, u16); 3] = [("root", 9000), ("a", 9001), ("b", 9002
 
 /// Servers that answer every path with their name: a Traefik that knows nothing else, so that no further image is needed.
 async fn start_backend(stage: &Arc<Stage>) -> Part {
-    let (mut flags, mut routers, mut middlewares) = (vec!["--ping=true".to_owned()], String::new(), String::new());
-    for (name, port) in BACKEND_PORTS {
-        flags.push(format!("--entryPoints.{name}.address=:{port}"));
-        routers.push_str(&format!(
-            "    {name}: {{rule: 'PathPrefix(`/`)', entryPoints: [{name}], service: 'ping@internal', middlewares: [{name}]}}\n"
-        ));
-        middlewares.push_str(&format!("    {name}: {{headers: {{customResponseHeaders: {{X-Server: {name}}}}}}}\n"));
-    }
-    flags.push("--providers.file.filename=/backend.yaml".to_owned());
+    let mut flags = vec!["--ping=true".to_owned(), "--providers.file.filename=/backend.yaml".to_owned()];
+    flags.extend(BACKEND_PORTS.iter().map(|(name, port)| format!("--entryPoints.{name}.address=:{port}")));
+    let router = |name| {
+        let rule = "rule: 'PathPrefix(`/`)', service: 'ping@internal'";
+        format!("    {name}: {{{rule}, entryPoints: [{name}], middlewares: [{name}]}}\n")
+    };
+    let middleware = |name| format!("    {name}: {{headers: {{customResponseHeaders: {{X-Server: {name}}}}}}}\n");
+    let routers: String = BACKEND_PORTS.iter().map(|(name, _)| router(name)).collect();
+    let middlewares: String = BACKEND_PORTS.iter().map(|(name, _)| middleware(name)).collect();
     let file = format!("http:\n  routers:\n{routers}  middlewares:\n{middlewares}");
     let request = generic(&traefik_image()).with_cmd(flags).with_copy_to("/backend.yaml", file.into_bytes());
     let part = Part::start(stage, BACKEND, &[], request).await;

@@ -5,7 +5,6 @@ use std::time::Duration;
 use testcontainers::ImageExt as _;
 use testcontainers::bollard::models::ImageInspect;
 use testcontainers::core::client::docker_client_instance;
-use testcontainers::runners::AsyncRunner as _;
 
 use crate::part::Part;
 use crate::settings::{USER, generic, is_release, pointsman_image, restricted};
@@ -44,11 +43,14 @@ async fn it_says_what_it_is_and_runs_as_nobody_special() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn there_is_nothing_in_it_that_an_intruder_could_use() {
-    for shell in ["/bin/sh", "/bin/bash", "/busybox/sh", "sh", "/usr/bin/env", "/usr/bin/curl"] {
-        let error = generic(&pointsman_image()).with_entrypoint(shell).start().await.err();
-        let error = error.unwrap_or_else(|| panic!("{shell} runs in our image")).to_string();
-        assert!(error.contains("no such file") || error.contains("not found"), "{shell}: {error}");
+    let stage = Stage::new().await;
+    for program in ["/bin/sh", "/bin/bash", "/busybox/sh", "sh", "/usr/bin/env", "/usr/bin/curl"] {
+        let said = stage.why_it_does_not_run(program).await;
+        let said = said.unwrap_or_else(|| panic!("{program} runs in our image"));
+        assert!(said.contains("no such file") || said.contains("not found"), "{program}: {said}");
     }
+    let own = stage.why_it_does_not_run("/usr/local/bin/pointsman").await;
+    assert_eq!(own, None, "what is there does run, so the above means something");
 }
 
 #[tokio::test(flavor = "multi_thread")]

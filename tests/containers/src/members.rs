@@ -1,4 +1,4 @@
-//! Members of etcd, as the chart's StatefulSet has them.
+//! Members of etcd, as the chart's `StatefulSet` has them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,8 @@ fn host(stage: &Stage, number: usize) -> String {
 
 /// What `--etcd-endpoints` says of so many members.
 pub(crate) fn endpoints(stage: &Stage, members: usize) -> String {
-    let urls: Vec<String> = (0..members).map(|number| format!("http://{}:{CLIENT_PORT}", host(stage, number))).collect();
+    let urls: Vec<String> =
+        (0..members).map(|number| format!("http://{}:{CLIENT_PORT}", host(stage, number))).collect();
     urls.join(",")
 }
 
@@ -41,6 +42,7 @@ pub(crate) async fn start(stage: &Arc<Stage>, members: usize) -> Vec<Part> {
             format!("--initial-cluster={}", peers.join(",")),
             "--initial-cluster-state=new".to_owned(),
             "--max-txn-ops=1024".to_owned(),
+            "--log-level=warn".to_owned(),
         ];
         let request = restricted(generic(&etcd_image()), USER)
             .with_cmd(command)

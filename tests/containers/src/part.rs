@@ -16,6 +16,7 @@ use crate::stage::{Stage, finish};
 use crate::wait::eventually;
 
 const LINES_OF_A_FAILED_TEST: usize = 25;
+const LONGEST_LINE: usize = 400;
 
 /// The way to a container, whose address may change.
 #[derive(Clone)]
@@ -165,7 +166,7 @@ impl Drop for Part {
         if thread::panicking() {
             finish(async {
                 let log = self.log().await;
-                let lines: Vec<&str> = log.lines().collect();
+                let lines: Vec<&str> = log.lines().map(|line| line.get(..LONGEST_LINE).unwrap_or(line)).collect();
                 let end = &lines[lines.len().saturating_sub(LINES_OF_A_FAILED_TEST)..];
                 eprintln!("--- the end of {}'s log:\n{}", self.name, end.join("\n"));
             });

@@ -49,7 +49,10 @@ pub(crate) fn generic(name: &str) -> GenericImage {
 }
 
 /// What the chart's `securityContext` asks for: no root, nothing to write to, no capability, no way to get any.
-pub(crate) fn restricted(request: impl Into<ContainerRequest<GenericImage>>, user: &str) -> ContainerRequest<GenericImage> {
+pub(crate) fn restricted(
+    request: impl Into<ContainerRequest<GenericImage>>,
+    user: &str,
+) -> ContainerRequest<GenericImage> {
     request
         .into()
         .with_user(user)

@@ -12,6 +12,7 @@ use testcontainers::bollard::models::{
     ContainerCreateBody, EndpointSettings, HostConfig, NetworkConnectRequest, NetworkCreateRequest,
     NetworkDisconnectRequest, VolumeCreateRequest,
 };
+use testcontainers::bollard::query_parameters::{RemoveContainerOptionsBuilder, RemoveVolumeOptions};
 use testcontainers::core::client::docker_client_instance;
 use testcontainers::{ContainerRequest, GenericImage, ImageExt as _};
 
@@ -55,7 +56,11 @@ impl Stage {
     }
 
     /// What every container of this stage has.
-    pub(crate) fn on_stage(&self, request: ContainerRequest<GenericImage>, part: &str) -> ContainerRequest<GenericImage> {
+    pub(crate) fn on_stage(
+        &self,
+        request: ContainerRequest<GenericImage>,
+        part: &str,
+    ) -> ContainerRequest<GenericImage> {
         request
             .with_container_name(self.host(part))
             .with_labels(labels())
@@ -80,6 +85,22 @@ impl Stage {
         name
     }
 
+    /// Starts our image with another program of it, and says why that didn't go. `None`: it went.
+    pub(crate) async fn why_it_does_not_run(&self, program: &str) -> Option<String> {
+        let body = ContainerCreateBody {
+            image: Some(pointsman_image()),
+            entrypoint: Some(vec![program.to_owned()]),
+            cmd: Some(vec!["--version".to_owned()]),
+            labels: Some(labels()),
+            ..Default::default()
+        };
+        let made = self.docker.create_container(None, body).await.expect("a container of our image");
+        let error = self.docker.start_container(&made.id, None).await.err();
+        let force = RemoveContainerOptionsBuilder::new().force(true).build();
+        self.docker.remove_container(&made.id, Some(force)).await.expect("it can be removed");
+        error.map(|error| error.to_string())
+    }
+
     /// Puts a container on the network, under further names.
     pub(crate) async fn connect(&self, container: &str, names: &[String]) {
         let settings = EndpointSettings { aliases: Some(names.to_vec()), ..Default::default() };
@@ -101,7 +122,7 @@ impl Drop for Stage {
             // What can't be removed is found by its label at the next run.
             let _ = docker.remove_network(&name).await;
             for number in 0..volumes {
-                let _ = docker.remove_volume(&format!("{name}-{number}"), None).await;
+                let _ = docker.remove_volume(&format!("{name}-{number}"), None::<RemoveVolumeOptions>).await;
             }
         });
     }

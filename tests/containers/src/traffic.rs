@@ -55,11 +55,16 @@ impl Traffic {
     pub(crate) async fn begin(cluster: &Cluster) -> Self {
         cluster.add(STEADY, "a").await;
         let second = Duration::from_secs(1);
-        let doors: Vec<_> = cluster.pods.iter().map(|pod| {
-            Door::open(pod.traefik.name(), pod.relay.place(), (8000, "/_chp_healthz"), second)
-        }).collect();
-        let replicas: Vec<_> =
-            cluster.replicas.iter().map(|part| Door::open(part.name(), part.place(), (8001, "/readyz"), second / 2)).collect();
+        let doors: Vec<_> = cluster
+            .pods
+            .iter()
+            .map(|pod| Door::open(pod.traefik.name(), pod.relay.place(), (8000, "/_chp_healthz"), second))
+            .collect();
+        let replicas: Vec<_> = cluster
+            .replicas
+            .iter()
+            .map(|part| Door::open(part.name(), part.place(), (8001, "/readyz"), second / 2))
+            .collect();
         let targets = ["root", "a", "b"].map(|server| (server, cluster.target(server))).into();
         let probes = doors.iter().chain(&replicas).map(|door| tokio::spawn(Arc::clone(door).watch())).collect();
         let shared = Arc::new(Shared {
@@ -109,6 +114,14 @@ impl Traffic {
         .await;
     }
 
+    /// Waits until changes have gone on for so long.
+    pub(crate) async fn goes_on_for(&self, time: Duration) {
+        let began = Instant::now();
+        while began.elapsed() < time {
+            self.wait_for_changes(1, Duration::from_secs(10)).await;
+        }
+    }
+
     /// Where changed paths lead now, as the hub was told.
     pub(crate) fn acknowledged(&self) -> BTreeMap<String, String> {
         self.shared.acknowledged.lock().expect("nobody panics with it").clone()
@@ -126,7 +139,10 @@ impl Traffic {
             }
         }
         let report = self.shared.report.lock().expect("nobody panics with it");
-        println!("{} requests, {} changes, the slowest took {:?}", report.requests, report.changes, report.slowest_change);
+        println!(
+            "{} requests, {} changes, the slowest took {:?}",
+            report.requests, report.changes, report.slowest_change
+        );
         assert!(report.failures.is_empty(), "{} failures:\n{}", report.failures.len(), report.failures.join("\n"));
         assert!(report.slowest_change <= slowest_change, "a change took {:?}", report.slowest_change);
         assert!(report.requests > 100 && report.changes > 20, "too little was tried to mean anything");
@@ -218,7 +234,13 @@ async fn change(shared: &Shared, method: Method, path: &str, server: &str) {
 }
 
 /// One call through a replica that is in rotation. A balancer cuts it when the replica leaves.
-async fn one_call(shared: &Shared, turn: usize, method: Method, path: &str, body: Option<Value>) -> Result<Answer, String> {
+async fn one_call(
+    shared: &Shared,
+    turn: usize,
+    method: Method,
+    path: &str,
+    body: Option<Value>,
+) -> Result<Answer, String> {
     let ready: Vec<_> = shared.replicas.iter().filter_map(|door| Some((door, door.way_in()?))).collect();
     if ready.is_empty() {
         return Err("no Pointsman is ready".to_owned());

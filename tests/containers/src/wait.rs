@@ -3,7 +3,11 @@
 use std::time::{Duration, Instant};
 
 /// Asks again and again until the answer is `Ok`, and gives it.
-pub(crate) async fn eventually<T>(what: &str, patience: Duration, mut ask: impl AsyncFnMut() -> Result<T, String>) -> T {
+pub(crate) async fn eventually<T>(
+    what: &str,
+    patience: Duration,
+    mut ask: impl AsyncFnMut() -> Result<T, String>,
+) -> T {
     let give_up = Instant::now() + patience;
     loop {
         match ask().await {

@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
@@ -118,6 +119,12 @@ impl OpenWebsocket {
 
     pub(crate) async fn pong(&mut self) {
         self.0.write_all(&PONG).await.expect("it is open");
+    }
+
+    /// Whether the other side ends it in this time.
+    pub(crate) async fn ends_within(&mut self, patience: Duration) -> bool {
+        let read = tokio::time::timeout(patience, self.0.read(&mut [0; 64])).await;
+        matches!(read, Ok(Ok(0) | Err(_)))
     }
 }
 

@@ -37,11 +37,31 @@ impl Visitor {
         match request.send().await {
             Ok(answer) => {
                 let on = answer.headers().get(LOCATION).map(|value| String::from_utf8_lossy(value.as_bytes()));
-                // A server that says where it was asked names the proxy through which it was asked.
-                let on = on.map(|on| format!(" to {}", on.strip_prefix(&self.base).unwrap_or(&on)));
+                let on = on.map(|on| format!(" to {}", self.place(&on)));
                 format!("{}{}", answer.status().as_u16(), on.unwrap_or_default())
             }
             Err(error) => format!("no answer ({})", innermost(&error)),
         }
+    }
+
+    /// Where a redirection leads, without what differs at each request: the state of a login stands behind the question mark,
+    /// and a server that says where it was asked names the proxy through which it was asked.
+    fn place<'a>(&self, location: &'a str) -> &'a str {
+        let path = location.split_once('?').map_or(location, |(path, _)| path);
+        path.strip_prefix(&self.base).unwrap_or(path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redirection_is_the_same_through_each_proxy() {
+        let visitor = Visitor::new(&"http://127.0.0.1:8000".parse().unwrap(), &Tls::default()).unwrap();
+        let same = |location| visitor.place(location).to_owned();
+        assert_eq!(same("/hub/api/oauth2/authorize?client_id=a&state=random"), "/hub/api/oauth2/authorize");
+        assert_eq!(same("http://127.0.0.1:8000/hub/login?next=x"), "/hub/login");
+        assert_eq!(same("https://elsewhere.example.org/a"), "https://elsewhere.example.org/a");
     }
 }

@@ -1,4 +1,4 @@
-//! The administrator's certificates, as our Traefik sees them: copies that belong together, renewed when the files change.
+//! The administrator's certificates, as a Traefik beside us sees them: copies that belong together, renewed when the files change.
 //!
 //! Traefik reads a certificate only when the file that names it changes, and may find a new certificate beside an old
 //! key. So it gets copies, which are checked first, and the file that names them is written again after them.
@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 use tracing::{error, info};
 
-use super::super::wiring;
+use super::wiring;
 use crate::api::files::{Stamp, read};
 use crate::api::listen::tls::check_pair;
 use crate::clock::{Clock as _, SystemClock};
@@ -24,32 +24,45 @@ const INTERVAL: Duration = Duration::from_secs(2);
 /// Bundles of authorities may be long.
 const BYTES_MAX: u64 = 4 * 1024 * 1024;
 
+/// The name of the file that names them.
+pub(super) const DYNAMIC_FILE: &str = "pointsman.yaml";
+
 /// The files of the administrator's, and where their copies go.
-pub(in crate::cli) struct Files {
+pub(super) struct Copies {
     config: Config,
     /// Holds the copies; Traefik doesn't watch it.
-    copies: PathBuf,
+    certificates: PathBuf,
     /// Traefik reads every file of it; the administrator may put some there.
     dynamic: PathBuf,
-    own: Own,
+    /// The doors of a Traefik that we start ourselves.
+    own: Option<Own>,
     /// How the files looked when they were copied last.
     installed: Mutex<Stamp>,
 }
 
-impl Files {
-    /// Copies everything for the first time.
-    pub(super) fn install(config: &Config, folder: &Path, own: Own) -> Result<Self, String> {
-        let make = |name: &str| folder::create(&folder.join(name)).map_err(|error| error.to_string());
-        let (copies, dynamic) = (make("certificates")?, make("dynamic")?);
-        let installed = Mutex::new(Stamp::of([]));
-        let files = Self { config: config.clone(), copies, dynamic, own, installed };
-        files.copy()?;
-        Ok(files)
+impl Copies {
+    /// Copies everything for the first time, into folders below this one.
+    pub(super) fn install(config: &Config, folder: &Path, own: Option<Own>) -> Result<Self, String> {
+        let copies = Self::into(config, folder, own)?;
+        copies.copy()?;
+        Ok(copies)
     }
 
-    /// The names of the entry points for users.
-    pub(super) fn entry_points(&self) -> &[String] {
-        &self.own.entry_points
+    /// The same where copies may be there already: what can't be used leaves them in force.
+    pub(super) fn take_over(config: &Config, folder: &Path) -> Result<Self, String> {
+        let copies = Self::into(config, folder, None)?;
+        match copies.copy() {
+            Err(reason) if !copies.dynamic_file().is_file() => return Err(reason),
+            Err(reason) => stay(&reason),
+            Ok(()) => {}
+        }
+        Ok(copies)
+    }
+
+    fn into(config: &Config, folder: &Path, own: Option<Own>) -> Result<Self, String> {
+        let make = |name: &str| folder::create(&folder.join(name)).map_err(|error| error.to_string());
+        let (certificates, dynamic) = (make("certificates")?, make("dynamic")?);
+        Ok(Self { config: config.clone(), certificates, dynamic, own, installed: Mutex::new(Stamp::of([])) })
     }
 
     /// What Traefik watches.
@@ -57,11 +70,15 @@ impl Files {
         &self.dynamic
     }
 
+    fn dynamic_file(&self) -> PathBuf {
+        self.dynamic.join(DYNAMIC_FILE)
+    }
+
     /// Copies everything again, now. What can't be used leaves the old in force.
-    pub(in crate::cli) fn reload(&self) {
+    pub(super) fn reload(&self) {
         match self.copy() {
             Ok(()) => info!("Certificates and keys were read again for Traefik"),
-            Err(reason) => error!("The old certificates and keys stay in force for Traefik: {reason}"),
+            Err(reason) => stay(&reason),
         }
     }
 
@@ -110,7 +127,7 @@ impl Files {
             check_pair("--client-ssl", cert, key).map_err(|error| error.to_string())?;
         }
         let sources = self.sources();
-        let place = |setting: &str| self.copies.join(format!("{setting}.pem"));
+        let place = |setting: &str| self.certificates.join(format!("{setting}.pem"));
         for (setting, path) in &sources {
             let bytes = read(path, BYTES_MAX)
                 .map_err(|error| format!("--{setting}: {} can't be read: {error}", path.display()))?;
@@ -118,17 +135,22 @@ impl Files {
         }
         let pair = match &self.config.public.tls {
             Some(tls) => Pair { certificate: tls.cert.clone(), key: tls.key.clone(), kept: true },
-            None => folder::default_certificate(&self.copies, SystemClock.now()).map_err(|error| error.to_string())?,
+            None => {
+                folder::default_certificate(&self.certificates, SystemClock.now()).map_err(|error| error.to_string())?
+            }
         };
         let seen_by_traefik = |path: &Path| {
             let copy = sources.iter().find(|(_, source)| *source == path).map(|(setting, _)| place(setting));
             copy.unwrap_or_else(|| path.to_owned()).display().to_string()
         };
         let mut file = wiring::dynamic_file(&self.config, &pair, seen_by_traefik);
-        file.own = Some(self.own.clone());
-        let path = self.dynamic.join("pointsman.yaml");
-        folder::replace(&path, file.to_yaml(), SECRET_MODE).map_err(|error| error.to_string())?;
+        file.own.clone_from(&self.own);
+        folder::replace(&self.dynamic_file(), file.to_yaml(), SECRET_MODE).map_err(|error| error.to_string())?;
         *self.installed.lock().unwrap_or_else(PoisonError::into_inner) = before;
         Ok(())
     }
+}
+
+fn stay(reason: &str) {
+    error!("The old certificates and keys stay in force for Traefik: {reason}");
 }
