@@ -1,7 +1,11 @@
 """Traefik's pod: what stands beside it, how it ends, as whom it runs; and the pod of `helm test`."""
 
+import re
+
 import pytest
+from cases import values_file
 from engine import refusal, render
+from workloads import all_pods
 
 SECRET = {"tls.mode": "secret", "tls.secretName": "hub-tls"}
 ONE = {"etcd.enabled": False, "etcd.external.endpoints": ["http://etcd:2379"]}
@@ -55,6 +59,19 @@ def test_a_secret_is_followed_by_a_container_and_traefik_sees_only_copies():
     assert (follower["env"], follower["volumeMounts"]) == (first["env"], first["volumeMounts"])
     assert [mount["name"] for mount in traefik["volumeMounts"]] == ["traefik"]
     assert not container(pod_of()[1], "certificates")
+
+
+def test_whoever_is_told_of_a_file_has_it():
+    """A setting that names a file of a mounted folder, where the folder isn't mounted, keeps a pod from starting."""
+    things = render(values_file("traefik"))
+    for pods in all_pods(things.everything):
+        for one in pods.containers:
+            words = [*one.get("args", []), *(variable.get("value", "") for variable in one.get("env", []))]
+            named = {found for word in words for found in re.findall(r"(?:^|=)(/(?:tls|etcd-tls|etcd-login|own-files))\b", word)}
+            missing = named - {mount["mountPath"] for mount in one.get("volumeMounts", [])}
+            assert not missing, f"{pods.name}, {one['name']}: {missing}"
+    keys = [mount for mount in things.one("Deployment", "pointsman")["spec"]["template"]["spec"]["volumes"] if mount["name"] == "tls"]
+    assert not keys, "Pointsman has no use for the key of the users' certificate"
 
 
 def test_a_pod_is_given_the_time_that_it_takes_to_end():

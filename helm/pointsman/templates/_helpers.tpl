@@ -203,28 +203,8 @@ dns://{{ include "pointsman.fullname" . }}-traefik-pods.{{ .Release.Namespace }}
 {{- if .Values.hub.hostRouting }}
 - {name: POINTSMAN_HOST_ROUTING, value: "true"}
 {{- end }}
-{{- if eq .Values.tls.mode "secret" }}
-- {name: POINTSMAN_PORT, value: "8443"}
-- {name: POINTSMAN_SSL_CERT, value: /tls/tls.crt}
-- {name: POINTSMAN_SSL_KEY, value: /tls/tls.key}
-{{- if .Values.tls.redirect }}
-- {name: POINTSMAN_REDIRECT_PORT, value: "8000"}
-- {name: POINTSMAN_REDIRECT_TO, value: {{ .Values.traefik.service.httpsPort | quote }}}
-{{- end }}
-{{- else }}
-- {name: POINTSMAN_PORT, value: "8000"}
-{{- end }}
 {{- with .Values.traefik.middlewares }}
 - {name: POINTSMAN_MIDDLEWARES, value: {{ join "," . | quote }}}
-{{- end }}
-{{- with .Values.traefik.trustedIPs }}
-- {name: POINTSMAN_TRUSTED_IPS, value: {{ join "," . | quote }}}
-{{- end }}
-{{- with .Values.traefik.proxyProtocolIPs }}
-- {name: POINTSMAN_PROXY_PROTOCOL_IPS, value: {{ join "," . | quote }}}
-{{- end }}
-{{- if .Values.traefik.accessLog }}
-- {name: POINTSMAN_ACCESS_LOG, value: "-"}
 {{- end }}
 {{- if not .Values.etcd.enabled }}
 {{- if .Values.etcd.external.tls.existingSecret }}

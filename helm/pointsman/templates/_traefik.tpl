@@ -19,6 +19,30 @@ through the relay, so the members' certificates must be good for its address, wh
 {{- end -}}
 {{- end -}}
 
+{{/* How users come in. Only Traefik's configuration says it; Pointsman has no use for it, and doesn't get the key. */}}
+{{- define "pointsman.publicSettings" -}}
+{{- if eq .Values.tls.mode "secret" }}
+- {name: POINTSMAN_PORT, value: "8443"}
+- {name: POINTSMAN_SSL_CERT, value: /tls/tls.crt}
+- {name: POINTSMAN_SSL_KEY, value: /tls/tls.key}
+{{- if .Values.tls.redirect }}
+- {name: POINTSMAN_REDIRECT_PORT, value: "8000"}
+- {name: POINTSMAN_REDIRECT_TO, value: {{ .Values.traefik.service.httpsPort | quote }}}
+{{- end }}
+{{- else }}
+- {name: POINTSMAN_PORT, value: "8000"}
+{{- end }}
+{{- with .Values.traefik.trustedIPs }}
+- {name: POINTSMAN_TRUSTED_IPS, value: {{ join "," . | quote }}}
+{{- end }}
+{{- with .Values.traefik.proxyProtocolIPs }}
+- {name: POINTSMAN_PROXY_PROTOCOL_IPS, value: {{ join "," . | quote }}}
+{{- end }}
+{{- if .Values.traefik.accessLog }}
+- {name: POINTSMAN_ACCESS_LOG, value: "-"}
+{{- end }}
+{{- end -}}
+
 {{/* How Traefik's configuration is written. Takes (dict "root" $ "certificates" …). */}}
 {{- define "pointsman.traefikConfig" -}}
 {{- $v := .root.Values -}}
@@ -45,6 +69,7 @@ through the relay, so the members' certificates must be good for its address, wh
 {{- define "pointsman.traefikConfigContainer" -}}
 env:
   {{- include "pointsman.settings" . | nindent 2 }}
+  {{- include "pointsman.publicSettings" . | nindent 2 }}
   {{- with include "pointsman.traefikEtcdUser" . }}{{ . | nindent 2 }}{{ end }}
 resources:
   requests: {cpu: 10m, memory: 16Mi}
