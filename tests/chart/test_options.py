@@ -224,7 +224,7 @@ def test_openshift_chooses_users_itself():
         for seen in (
             render(),
             render(api_versions=("security.openshift.io/v1",)),
-            render(sets={"runAs": {"user": None, "group": None, "fsGroup": None}}),
+            render(sets={"openshift": True}),
         )
     )
     for pods in plain:

@@ -10,7 +10,7 @@ SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
 
 # Values whose keys are the user's, or are those of Kubernetes.
-FREE = {"affinity", "behavior", "extraConfig", "global", "joinResources", "resources"}
+FREE = {"affinity", "behavior", "extraConfig", "global", "resources"}
 
 
 def nodes(schema, path=()):
