@@ -225,7 +225,7 @@ async fn beside_a_living_cluster_that_it_can_not_see_it_begins_none() {
     let blind =
         format!("etcd-0={},etcd-1=http://etcd-1.invalid:2380,etcd-2=http://etcd-2.invalid:2380", pods.pods[0].peer_url);
     let elsewhere = "http://etcd-1.invalid:2379";
-    let mut join = pods.join_told(0, &blind, elsewhere, &["--patience", "4"]);
+    let mut join = pods.join_told(0, &blind, elsewhere, &["--patience", "4", "--etcd-metrics-port", "2381"]);
     assert_eq!(join.end(LONG).await, 1);
     assert!(join.log().contains("etcd-0 has waited for 4 s, and will be started again"), "{}", join.log());
     assert!(join.log().contains("etcd-1 does not answer"), "{}", join.log());

@@ -82,7 +82,7 @@ impl Pods {
     /// The init container, which is told of these members, and to ask at these endpoints.
     pub(crate) fn join_told(&self, at: usize, members: &str, endpoints: &str, more: &[&str]) -> Running {
         let pod = &self.pods[at];
-        let (volume, metrics_port) = (pod.volume().display().to_string(), free_port().to_string());
+        let volume = pod.volume().display().to_string();
         let mut arguments = vec![
             "etcd-join",
             "--name",
@@ -99,8 +99,6 @@ impl Pods {
             "127.0.0.1",
             "--etcd-config",
             MORE,
-            "--etcd-metrics-port",
-            &metrics_port,
             "--claims",
             "data",
         ];
@@ -138,20 +136,27 @@ impl Pods {
         members
     }
 
-    /// The number of a pod's entry.
+    /// The number of a pod's entry, which has its name a moment after it has started.
     pub(crate) async fn id_of(&self, asked: usize, at: usize) -> u64 {
         let name = &self.pods[at].name;
-        let list = self.list(asked).await;
-        list.iter().find(|(known, ..)| known == name).unwrap_or_else(|| panic!("no {name} in {list:?}")).1
+        eventually(name, Duration::from_secs(10), || async {
+            let list = self.list(asked).await;
+            let found = list.iter().find(|(known, ..)| known == name).map(|(_, id, _)| *id);
+            found.ok_or_else(|| format!("{list:?}"))
+        })
+        .await
     }
 
     /// All that run are of one cluster, which has just these members.
     pub(crate) async fn assert_one_cluster(&self) {
         let mut ids = Vec::new();
         for (at, pod) in self.pods.iter().enumerate() {
-            let names: Vec<String> = self.list(at).await.into_iter().map(|(name, ..)| name).collect();
             let wanted: Vec<String> = self.pods.iter().map(|pod| pod.name.clone()).collect();
-            assert_eq!(names, wanted, "as {} says", pod.name);
+            eventually(&format!("all members, as {} knows them", pod.name), Duration::from_secs(10), || async {
+                let names: Vec<String> = self.list(at).await.into_iter().map(|(name, ..)| name).collect();
+                if names == wanted { Ok(()) } else { Err(format!("{names:?}")) }
+            })
+            .await;
             let status = pod.client().await.status().await.expect("its status");
             ids.push(status.header().map(etcd_client::ResponseHeader::cluster_id));
         }
