@@ -132,7 +132,7 @@ BROKEN = {
     ),
     "mount": (references.inside, lambda t: put(container(t), "volumeMounts", 0, "name", "elsewhere")),
     "variable": (references.inside, lambda t: container(t)["args"].append("--user=$(NOBODY)")),
-    "variable twice": (references.inside, lambda t: container(t)["env"].append({"name": "POINTSMAN_PORT", "value": "1"})),
+    "variable twice": (references.inside, lambda t: container(t)["env"].append({"name": "POINTSMAN_API_PORT", "value": "1"})),
     "service name": (
         references.inside,
         lambda t: put(one(t, "StatefulSet", "pointsman-etcd"), "spec", "serviceName", "pointsman-api"),
