@@ -22,9 +22,11 @@ PULL_SECONDS = 600
 
 def chart_image(repository):
     """The name with the tag that the chart has for a repository."""
-    found = re.search(rf"^ *repository: {re.escape(repository)}\n *tag: \"?([^\s\"]+)", VALUES.read_text(), re.M)
+    comments = r"(?: *#.*\n)*"
+    pattern = rf"^ *repository: {re.escape(repository)} *\n{comments} *tag: *\"?([^\s\"#]+)"
+    found = re.search(pattern, VALUES.read_text(), re.M)
     if not found:
-        raise Missing(f"{VALUES} has no `repository: {repository}` with a `tag:` in the line below.")
+        raise Missing(f"{VALUES} has no `repository: {repository}` with a `tag:` below it.")
     return f"{repository}:{found.group(1)}"
 
 
