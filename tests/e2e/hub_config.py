@@ -1,7 +1,10 @@
 """The hub of the end-to-end tests: an example, with light servers, a service, and a token for the tests."""
 
+import itertools
 import json
 import os
+import random
+import socket
 import sys
 from pathlib import Path
 
@@ -14,6 +17,22 @@ load_subconfig(os.environ.get("E2E_HUB_CONFIG") or str(EXAMPLES / "jupyterhub_co
 
 # Without site-packages, which it doesn't need, a light server starts in half the time.
 LIGHT_SERVER = [sys.executable, "-S", str(Path(__file__).with_name("light_server.py"))]
+
+
+PORTS = itertools.cycle(range(20000, 30000))
+for _ in range(random.randrange(10000)):
+    next(PORTS)
+
+
+def own_port(ip):
+    """A free port that nobody was given lately: JupyterHub's own choice may be the same for two servers at once."""
+    for port in PORTS:
+        with socket.socket() as attempt:
+            try:
+                attempt.bind((ip, port))
+            except OSError:
+                continue
+            return port
 
 
 class AnyNameAuthenticator(DummyAuthenticator):
@@ -36,6 +55,7 @@ class LightSpawner(SimpleLocalProcessSpawner):
     async def start(self):
         if not self.user.name.startswith("notebook"):
             self.cmd = LIGHT_SERVER
+        self.port = own_port(self.ip or "127.0.0.1")
         return await super().start()
 
 
