@@ -33,7 +33,7 @@ wheel: ## build the Python package for this machine into target/wheels/
 	@$(PYTHON) scripts/dev-env build wheel
 	CARGO=$(abspath $(CARGO)) .pointsman/wheel/bin/maturin build --release --locked --out target/wheels
 
-test: setup-test fmt-check clippy doc test-rust test-python test-chart test-e2e test-dataplane test-hub-proxy test-chaos ## run all checks and tests
+test: setup-test fmt-check clippy doc test-rust test-python test-chart test-e2e test-dataplane test-hub-proxy test-chaos test-containers ## run all checks and tests
 	$(call heading,All checks and tests passed)
 
 setup-test:
