@@ -59,7 +59,7 @@ fn run_etcd_users(etcd: &Etcd, folder: &Path, more: &[&str], environment: &[(&st
     // What is written there as a hint is done, too, with a password that nobody needs to type.
     let hint = said.stdout.replace("#   etcdctl", "etcdctl").replace("user add root", "user add root:secret");
     let script = folder.join("etcd-users.sh");
-    std::fs::write(&script, format!("set -e\n{hint}")).unwrap();
+    std::fs::write(&script, format!("set -e\n{hint}")).expect("the folder takes a file");
     let tools = program("etcdctl").parent().expect("a folder").display().to_string();
     let path = format!("{tools}:{}", std::env::var("PATH").unwrap_or_default());
     let mut shell = Command::new("sh");
