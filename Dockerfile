@@ -21,7 +21,11 @@ RUN if [ ! -e pointsman ]; then \
 RUN mkdir -p /image/usr/local/bin /image/etc/ssl/certs /image/traefik /image/data \
     && cp pointsman /image/usr/local/bin/ \
     && cp /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/ \
-    && chmod 0777 /image/traefik /image/data
+    && chmod 0777 /image/traefik /image/data \
+    # What is compiled in, for whoever looks for known faults; it is made outside, by `scripts/image`.
+    && if [ -e pointsman.cdx.json ]; then \
+        mkdir -p /image/usr/share/sbom && cp pointsman.cdx.json /image/usr/share/sbom/; \
+    fi
 
 FROM scratch
 ARG VERSION=unknown

@@ -118,6 +118,7 @@ test-hub: ## run JupyterHub's own tests with Pointsman as its proxy: plain, subd
 	POINTSMAN_TEST_BINARY=$(DEBUG_BINARY) $(PYTHON) tests/hub_suite/run $(ARGS)
 
 image: ## build Pointsman's image as it is released (ARGS="--quick" for tests, "--in-docker" without Rust here)
+	@$(PYTHON) scripts/dev-env build $(if $(ARGS),,sbom)
 	@$(PYTHON) scripts/image $(ARGS)
 
 test-containers: ## run our image in containers with several etcd and Traefik: killed, hung, cut off (ARGS="--release", "-- NAMES")

@@ -9,7 +9,7 @@ import tarfile
 from pathlib import Path
 
 from . import fetch
-from .places import ROOT, Missing, build_environment
+from .places import HOME, ROOT, Missing, build_environment
 
 REPOSITORY = "quay.io/pointsman/pointsman"
 STAGE = ROOT / "target" / "image"
@@ -17,6 +17,7 @@ STAGE = ROOT / "target" / "image"
 STATIC = ROOT / "target" / "static"
 ASSEMBLER = "pointsman-assembler:1"
 AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
+BILL = "pointsman.cdx.json"
 # A build for tests should be there soon: nothing of it is optimised, and it has no tables for debuggers.
 QUICK = {"CARGO_PROFILE_DEV_DEBUG": "0", "CARGO_PROFILE_DEV_OPT_LEVEL": "0"}
 QUICK_FLAGS = ["--config", 'profile.dev.package."*".opt-level=0']
@@ -39,6 +40,22 @@ def static_program(quick):
     shutil.copy2(STATIC / target / ("debug" if quick else "release") / "pointsman", program)
     if quick:
         subprocess.run(["strip", program], check=True)
+    else:
+        bill_of_materials(target)
+
+
+def bill_of_materials(target):
+    """List what is compiled into the program, in CycloneDX' form, beside it. `scripts/dev-env sbom` gets the tool."""
+    tool = HOME / "sbom" / "bin" / "cargo-cyclonedx"
+    if not tool.exists():
+        raise Missing("cargo-cyclonedx isn't there, which lists what is compiled in. Get it with: scripts/dev-env sbom")
+    command = [tool, "cyclonedx", "--quiet", "--format=json", "--spec-version=1.5", "--describe=binaries"]
+    command += ["--no-build-deps", f"--target={target}"]
+    # It is the same for the same sources, wherever they lie.
+    subprocess.run([str(word) for word in command], cwd=ROOT, env={**build_environment(), "SOURCE_DATE_EPOCH": "0"}, check=True)
+    written = ROOT / "pointsman_bin.cdx.json"
+    (STAGE / BILL).write_text(written.read_text().replace(f"path+file://{ROOT}#", ""))
+    written.unlink()
 
 
 def assembler():
