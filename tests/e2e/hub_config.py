@@ -48,8 +48,9 @@ class LightSpawner(SimpleLocalProcessSpawner):
     home_dir_template = SimpleLocalProcessSpawner.home_dir_template
 
     def get_args(self):
-        # Jupyter's servers ping open websockets twice a minute; a test should not have to wait for that.
-        pings = ["--ServerApp.tornado_settings={'ws_ping_interval': 5000}"]
+        # Jupyter's servers ping open websockets twice a minute; a test should not have to wait for that, and answers only
+        # when it reads.
+        pings = ["--ServerApp.tornado_settings={'ws_ping_interval': 5000, 'ws_ping_timeout': 600000}"]
         return super().get_args() + pings if self.user.name.startswith("notebook") else []
 
     async def start(self):
