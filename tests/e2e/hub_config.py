@@ -19,8 +19,9 @@ load_subconfig(os.environ.get("E2E_HUB_CONFIG") or str(EXAMPLES / "jupyterhub_co
 LIGHT_SERVER = [sys.executable, "-S", str(Path(__file__).with_name("light_server.py"))]
 
 
-PORTS = itertools.cycle(range(20000, 30000))
-for _ in range(random.randrange(10000)):
+# Below those that the parts of a stack are given.
+PORTS = itertools.cycle(range(10000, 19000))
+for _ in range(random.randrange(9000)):
     next(PORTS)
 
 
