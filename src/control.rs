@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::SharedClock;
 use crate::lifecycle::{Lifecycle, Readiness};
+use crate::random;
 use crate::route::installation::Installation;
 use crate::route::record::{Head, RecordKeys};
 use crate::route::{Route, RouteData, RouteSpec, RouteTable, Target, chain};
@@ -439,13 +440,7 @@ type Frozen = BTreeSet<String>;
 
 /// A fresh random text of 16 hexadecimal digits, for an epoch or a nonce.
 fn random_id() -> String {
-    format!("{:016x}", u64::from_be_bytes(random()))
-}
-
-fn random<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
-    aws_lc_rs::rand::fill(&mut bytes).expect("the operating system gives random bytes");
-    bytes
+    random::digits::<8>()
 }
 
 /// The head that a transaction of ours makes.

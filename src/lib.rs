@@ -26,7 +26,9 @@ pub mod config;
 
 pub mod cli;
 
+pub mod causes;
 pub mod clock;
 pub mod lifecycle;
+pub mod random;
 pub mod socket;
 pub mod telemetry;

@@ -26,14 +26,16 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("store", &[]),
     ("forward", &[]),
     ("route", &[]),
+    ("causes", &[]),
     ("clock", &[]),
     ("lifecycle", &[]),
+    ("random", &[]),
     ("socket", &[]),
     ("telemetry", &[]),
 ];
 
 /// Rooms that know nothing of ours, and that everybody but the pure ones may use.
-const COMMON_ROOMS: &[&str] = &["clock", "lifecycle", "socket", "telemetry"];
+const COMMON_ROOMS: &[&str] = &["causes", "clock", "lifecycle", "random", "socket", "telemetry"];
 
 /// Rooms of plain values and functions: they get their time from outside and start nothing.
 const PURE_ROOMS: &[&str] = &["route"];

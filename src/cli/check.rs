@@ -4,7 +4,7 @@ mod api;
 mod certificates;
 mod etcd;
 mod one_machine;
-mod probe;
+pub(super) mod probe;
 pub(super) mod report;
 mod traefik;
 mod validity;

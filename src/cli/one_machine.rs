@@ -21,6 +21,7 @@ use crate::config::{Config, Listen, Redirect};
 use crate::control::{ControlPlane, Routes as _};
 use crate::forward::{self, Forwards, Runner, SocketForward};
 use crate::lifecycle::{Lifecycle, Readiness};
+use crate::random;
 use crate::store::embedded::{EmbeddedSettings, EmbeddedStore};
 use crate::telemetry::LogLevel;
 use crate::traefik::dynamic_file::Own;
@@ -76,7 +77,8 @@ pub(super) async fn prepare(config: &Config, data: &Path, traefik: Option<&Path>
         Listener::bind("the error pages", "127.0.0.1", 0, Limits::default()).await.map_err(|e| e.to_string())?;
     let pages_url = url_of(pages.addresses().first())?;
     let api_url = url_of(sockets.private.local_addr().ok().as_ref())?;
-    let key = random_key();
+    // 256 random bits.
+    let key = random::digits::<32>();
     let entry_points = sockets.names();
     let own = Own { key: key.clone(), entry_points: entry_points.clone(), pages_url: pages_url.clone() };
 
@@ -319,15 +321,4 @@ fn version(config: &Config, binary: &Path) -> Result<TraefikVersion, String> {
         warn!("{complaint}");
     }
     Ok(version)
-}
-
-/// 256 random bits, as digits and letters.
-fn random_key() -> String {
-    use std::fmt::Write as _;
-    let mut bytes = [0; 32];
-    aws_lc_rs::rand::fill(&mut bytes).expect("the operating system gives random bytes");
-    bytes.iter().fold(String::with_capacity(64), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

@@ -18,6 +18,7 @@ use super::routes::here;
 use super::signals::Signals;
 use super::{Exit, complain};
 use crate::config::{self, Config};
+use crate::random;
 use crate::route::RouteSpec;
 
 const OPTIONS: &str = "Options of try-route";
@@ -107,7 +108,8 @@ pub(super) async fn run(config: &Config, options: &ArgMatches) -> Exit {
 
 /// Everything that must be there before a route can be added.
 async fn prepare(config: &Config, options: &ArgMatches, report: &mut Report) -> Result<Trial, String> {
-    let word = random_word();
+    // Nobody has it by chance: 128 random bits.
+    let word = random::digits::<16>();
     let path = format!("/pointsman-try-{word}");
     let host = match options.get_one::<String>("host") {
         None if config.routing.host_routing => Some(format!("pointsman-try-{word}.invalid")),
@@ -133,11 +135,4 @@ async fn prepare(config: &Config, options: &ArgMatches, report: &mut Report) -> 
     let tokens = config.auth.tokens().map_err(|problems| problems.to_string())?;
     let api = ApiClient::new(address.unwrap_or(&default), &trust, tokens)?;
     Ok(Trial { api, doors, server, spec, path: format!("{path}/") })
-}
-
-/// Nobody has it by chance: 128 random bits.
-fn random_word() -> String {
-    let mut bytes = [0; 16];
-    aws_lc_rs::rand::fill(&mut bytes).expect("the operating system gives random bytes");
-    format!("{:032x}", u128::from_ne_bytes(bytes))
 }

@@ -11,8 +11,9 @@ use tracing::{info, warn};
 
 use super::commit::{self, MARKER_OPS, Seen};
 use super::mirror::{Mirror, View};
-use super::{STORE_PATIENCE, Settings, hands, next_head, random, random_id};
+use super::{STORE_PATIENCE, Settings, hands, next_head, random_id};
 use crate::lifecycle::Readiness;
+use crate::random;
 use crate::route::record::Head;
 use crate::route::{RouteTable, chain};
 use crate::store::{Commit, Guard, Op, Revision, SharedStore, Txn};
@@ -178,7 +179,7 @@ impl Projection {
                     return;
                 }
                 // Not all replicas at once.
-                let jitter = Duration::from_millis(u64::from(random::<1>()[0]));
+                let jitter = Duration::from_millis(u64::from(random::bytes::<1>()[0]));
                 sleep(OTHERS_GRACE + jitter).await;
                 if self.lag() == behind {
                     return;

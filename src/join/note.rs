@@ -51,23 +51,21 @@ pub struct Card {
 }
 
 /// The token of the cluster that these volumes begin, from which etcd makes its number: no other volumes get the same.
+///
+/// # Panics
+///
+/// Never: a SHA-256 hash has 32 bytes.
 #[must_use]
 pub fn token(volumes: &Incarnations) -> String {
     let mut text = String::new();
     for (name, incarnation) in volumes {
         let _ = writeln!(text, "{name}={incarnation}");
     }
-    let digest = digest(&SHA256, text.as_bytes());
-    format!("pointsman-{}", hex(&digest.as_ref()[..8]))
-}
-
-/// Bytes as they are written for people.
-#[must_use]
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    let hash = digest(&SHA256, text.as_bytes());
+    format!(
+        "pointsman-{:016x}",
+        u64::from_be_bytes(hash.as_ref()[..8].try_into().expect("a SHA-256 hash has 32 bytes"))
+    )
 }
 
 #[cfg(test)]

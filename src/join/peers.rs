@@ -2,7 +2,6 @@
 //! members that it knows of, whether it has a quorum or not.
 
 use std::collections::BTreeMap;
-use std::error::Error as _;
 use std::time::Duration;
 
 use reqwest::{Client, Response, StatusCode};
@@ -11,6 +10,7 @@ use tokio::task::JoinSet;
 
 use super::members::Members;
 use super::situation::{Seen, View};
+use crate::causes::innermost;
 
 /// Where a member that waits shows its card; etcd has nothing there.
 pub const CARD_PATH: &str = "/pointsman/etcd-join";
@@ -92,14 +92,7 @@ async fn read<T: DeserializeOwned>(mut answer: Response) -> Result<T, String> {
     serde_json::from_slice(&bytes).map_err(|error| format!("its answer can't be read: {error}"))
 }
 
-/// The innermost cause, which is what an administrator can use.
+/// Why there is no answer, in words that an administrator can use.
 fn describe(error: &reqwest::Error) -> String {
-    let mut cause = error.source();
-    while let Some(deeper) = cause.and_then(std::error::Error::source) {
-        cause = Some(deeper);
-    }
-    if error.is_timeout() {
-        return format!("no answer within {} s", PATIENCE.as_secs());
-    }
-    cause.map_or_else(|| error.to_string(), ToString::to_string)
+    if error.is_timeout() { format!("no answer within {} s", PATIENCE.as_secs()) } else { innermost(error) }
 }

@@ -11,9 +11,10 @@ use super::config_file::{self, Base};
 use super::decide::{RECORD_KEY, Start, Step, decide};
 use super::home::Home;
 use super::members::Members;
-use super::note::{Card, Note, hex};
+use super::note::{Card, Note};
 use super::peers::Peers;
 use super::situation::{Directory, Situation};
+use crate::random;
 use crate::store::StoreError;
 use crate::store::etcd::{Cluster, EtcdSettings};
 
@@ -93,7 +94,7 @@ impl<'a> Joining<'a> {
         let note = if let Some(note) = home.load().map_err(volume)? {
             note
         } else {
-            let note = Note::new(incarnation());
+            let note = Note::new(random::digits::<8>());
             home.store(&note).map_err(volume)?;
             note
         };
@@ -140,7 +141,7 @@ impl<'a> Joining<'a> {
             Step::Discard(why) => {
                 warn!(member = %name, "{name} removes its data and joins anew: {why}");
                 // A new name first: with the old one we could be taken for somebody who has never run.
-                self.note = Note::new(incarnation());
+                self.note = Note::new(random::digits::<8>());
                 self.settings.home.store(&self.note).and_then(|()| self.settings.home.discard()).map_err(volume)?;
                 Ok(Done::Step)
             }
@@ -177,7 +178,7 @@ impl<'a> Joining<'a> {
         if *start == Start::AsItIs {
             // What was noted for a first start is used up: it must not vouch for a directory that somebody empties by hand.
             let members = std::mem::take(&mut self.note.members);
-            self.note = Note { members, ..Note::new(incarnation()) };
+            self.note = Note { members, ..Note::new(random::digits::<8>()) };
         } else {
             settings.home.discard().map_err(volume)?;
         }
@@ -227,11 +228,4 @@ fn told(what: &str, changed: Result<(), StoreError>) -> Done {
 #[expect(clippy::needless_pass_by_value, reason = "it is called with what failed")]
 fn volume(error: io::Error) -> String {
     format!("the volume can't be used: {error}; look at --dir, its owner and its rights")
-}
-
-/// A name that no other volume has.
-fn incarnation() -> String {
-    let mut bytes = [0; 8];
-    aws_lc_rs::rand::fill(&mut bytes).expect("the operating system gives random bytes");
-    hex(&bytes)
 }

@@ -25,6 +25,7 @@ use tracing::{debug, info, warn};
 
 use super::follow::{Follower, Update};
 use super::{Commit, Event, Guard, KeyValue, Op, Revision, SharedStore, StoreError, Txn};
+use crate::random;
 
 /// How long the store may take to hear that a lease is given back.
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
@@ -347,8 +348,9 @@ impl Contender {
             }
             (None, Some(seen)) => {
                 let guards = vec![Guard::at(&self.key, seen.revision), Guard::at(&self.beat_key, seen.beat)];
-                // The same name as long as it is unknown what became of it; never one of an earlier term.
-                let name = self.claim.take().map_or_else(random_name, |(name, _)| name);
+                // The same name as long as it is unknown what became of it; never one of an earlier term. And none that anybody
+                // had before: two who have one name would both take the lease for theirs.
+                let name = self.claim.take().map_or_else(random::digits::<8>, |(name, _)| name);
                 let ops = vec![
                     Op::Put { key: self.key.clone(), value: name.clone().into_bytes() },
                     Op::Put { key: self.beat_key.clone(), value: b"0".to_vec() },
@@ -413,11 +415,4 @@ impl Contender {
 
 fn no_answer(patience: Duration) -> StoreError {
     StoreError::Unavailable(format!("no answer within {patience:?}"))
-}
-
-/// A name that nobody had before. Two who have one name would both take the lease for theirs.
-fn random_name() -> String {
-    let mut bytes = [0; 8];
-    aws_lc_rs::rand::fill(&mut bytes).expect("the operating system gives random bytes");
-    format!("{:016x}", u64::from_ne_bytes(bytes))
 }

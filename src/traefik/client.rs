@@ -1,6 +1,5 @@
 //! One Traefik's API over HTTP: which marker it serves, which version it is, how many of its routers are broken.
 
-use std::error::Error as _;
 use std::io::{BufRead, BufReader, Read as _};
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use super::dynamic_file::KEY_HEADER;
 use super::fallback;
 use super::fixed::{MARKER_HEADER, MARKER_MIDDLEWARE};
 use super::marker::Marker;
+use crate::causes;
 
 /// How long one question may take.
 const TIMEOUT: Duration = Duration::from_secs(1);
@@ -277,18 +277,14 @@ impl TraefikClient {
 }
 
 fn classify(error: &reqwest::Error) -> ClientError {
-    let mut cause = error.source();
-    let mut last = None;
-    while let Some(inner) = cause {
-        if inner.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionRefused) {
-            return ClientError::Refused;
-        }
-        last = Some(inner.to_string());
-        cause = inner.source();
+    let causes = || causes::chain(error).skip(1);
+    let refuses = |io: &std::io::Error| io.kind() == std::io::ErrorKind::ConnectionRefused;
+    if causes().any(|cause| cause.downcast_ref().is_some_and(refuses)) {
+        return ClientError::Refused;
     }
     if error.is_timeout() {
         return ClientError::Silent(format!("no answer within {} s", TIMEOUT.as_secs()));
     }
     // The URL may hold a password, so only the innermost cause is told.
-    ClientError::Silent(last.unwrap_or_else(|| "its API can't be read".to_owned()))
+    ClientError::Silent(causes().last().map_or_else(|| "its API can't be read".to_owned(), ToString::to_string))
 }

@@ -10,6 +10,7 @@ use url::Url;
 
 use super::jwt::Head;
 use super::keys::{Key, from_jwks};
+use crate::causes;
 
 /// A token that names an unknown key makes us look again, but not more often than this.
 const UNKNOWN_KEY_EVERY: Duration = Duration::from_secs(30);
@@ -54,7 +55,7 @@ impl RemoteKeys {
             // A small machine has no certificates of authorities, and then not even this client could be built.
             client = client.tls_certs_only(None);
         }
-        let client = client.build().map_err(|error| format!("--jwt-jwks-url can't be used: {}", chain(&error)))?;
+        let client = client.build().map_err(|error| format!("--jwt-jwks-url can't be used: {}", whole(&error)))?;
         Ok(Self { url, client, cache: RwLock::default(), fetching: Mutex::default() })
     }
 
@@ -114,7 +115,7 @@ impl RemoteKeys {
     }
 
     async fn fetch(&self) -> Result<Vec<Key>, String> {
-        let text = |error: reqwest::Error| chain(&error.without_url());
+        let text = |error: reqwest::Error| whole(&error.without_url());
         let mut response = self.client.get(self.url.clone()).send().await.map_err(text)?;
         if !response.status().is_success() {
             return Err(format!("the server answered {}", response.status()));
@@ -145,8 +146,7 @@ impl Cache {
     }
 }
 
-/// An error with its causes: the outermost of an HTTP client seldom says what happened.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+/// An error with its causes.
+fn whole(error: &reqwest::Error) -> String {
+    causes::chain(error).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

@@ -7,6 +7,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::{Number, Value};
 
 use super::super::answer::Answer;
+use crate::causes;
 use crate::route::RouteData;
 
 /// What configurable-http-proxy says of a record without a target.
@@ -60,7 +61,7 @@ fn announced_length(headers: &HeaderMap) -> Option<u64> {
 }
 
 fn inner_is_limit(error: &(dyn std::error::Error + 'static)) -> bool {
-    std::iter::successors(error.source(), |inner| inner.source()).any(<dyn std::error::Error>::is::<LengthLimitError>)
+    causes::chain(error).skip(1).any(<dyn std::error::Error>::is::<LengthLimitError>)
 }
 
 /// Numbers as JavaScript gives them back: all are doubles, and a whole one is written without a fraction.

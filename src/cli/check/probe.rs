@@ -1,9 +1,10 @@
 //! One HTTP question, asked as somebody from outside would ask it.
 
-use std::error::Error as _;
 use std::time::Duration;
 
 use jiff::Timestamp;
+
+use crate::causes::innermost;
 
 /// How long an answer may take: more than any call of ours is allowed to.
 const TIMEOUT: Duration = Duration::from_secs(9);
@@ -39,24 +40,15 @@ impl Probe {
 
     /// Asks for a page.
     pub(super) async fn get(&self, url: &str) -> Result<Answer, String> {
-        let answer = self.http.get(url).send().await.map_err(|e| innermost(&e))?;
+        let answer = self.http.get(url).send().await.map_err(|e| silence(&e))?;
         let date = answer.headers().get("Date").and_then(|date| date.to_str().ok());
         let date = date.and_then(|date| jiff::fmt::rfc2822::parse(date).ok()).map(|date| date.timestamp());
         let status = answer.status().as_u16();
-        Ok(Answer { status, date, body: answer.text().await.map_err(|e| innermost(&e))? })
+        Ok(Answer { status, date, body: answer.text().await.map_err(|e| silence(&e))? })
     }
 }
 
-/// The cause behind the causes: "connection refused" rather than "error sending request".
-fn innermost(error: &reqwest::Error) -> String {
-    if error.is_timeout() {
-        return "no answer in time".to_owned();
-    }
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = inner.to_string();
-        cause = inner.source();
-    }
-    text
+/// Why there is no answer.
+pub(in crate::cli) fn silence(error: &reqwest::Error) -> String {
+    if error.is_timeout() { "no answer in time".to_owned() } else { innermost(error) }
 }

@@ -2,7 +2,6 @@
 
 mod visit;
 
-use std::error::Error as _;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -18,6 +17,7 @@ use url::Url;
 
 use super::pinned;
 use super::table::{Table, shorten};
+use crate::causes::innermost;
 use crate::route::RouteSpec;
 use crate::traefik::rule::Space;
 pub(in crate::cli) use visit::Visitor;
@@ -349,17 +349,6 @@ fn with_tls(mut http: reqwest::ClientBuilder, tls: &Tls) -> Result<reqwest::Clie
         http = http.identity(Identity::from_pem(&pem).map_err(|error| wrong("--cert and --key", cert, &error))?);
     }
     Ok(http)
-}
-
-/// The cause behind the causes: "connection refused" rather than "error sending request".
-fn innermost(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = inner.to_string();
-        cause = inner.source();
-    }
-    text
 }
 
 #[cfg(test)]

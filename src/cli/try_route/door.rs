@@ -1,12 +1,14 @@
 //! Where users come in: the address of one Traefik each, asked as a user asks.
 
-use std::error::Error as _;
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::net::lookup_host;
 use url::{Host, Url};
+
+use crate::causes::innermost;
+use crate::cli::check::probe::silence;
 
 /// How long one answer may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -126,12 +128,9 @@ impl Door {
 
     /// Asks for a path.
     pub(super) async fn ask(&self, path: &str) -> Result<Seen, String> {
-        let silence = |error: reqwest::Error| {
-            if error.is_timeout() { "no answer in time".to_owned() } else { innermost(&error) }
-        };
-        let mut answer = self.http.get(format!("{}{path}", self.base)).send().await.map_err(silence)?;
+        let mut answer = self.http.get(format!("{}{path}", self.base)).send().await.map_err(|e| silence(&e))?;
         let (status, mut body) = (answer.status().as_u16(), Vec::new());
-        while let Some(chunk) = answer.chunk().await.map_err(silence)? {
+        while let Some(chunk) = answer.chunk().await.map_err(|e| silence(&e))? {
             body.extend_from_slice(&chunk);
             if body.len() > BODY_BYTES_MAX {
                 break;
@@ -145,17 +144,6 @@ impl fmt::Display for Door {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://{}", if self.https { "https" } else { "http" }, self.address)
     }
-}
-
-/// The cause behind the causes: "connection refused" rather than "error sending request".
-fn innermost(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = inner.to_string();
-        cause = inner.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::random_word;
+use crate::random;
 
 /// The longest head of a request that is read.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -43,7 +43,7 @@ impl Server {
         if address.ip().is_unspecified() {
             return Err(format!("--listen: {host} is no address that Traefik can reach; name one, or write :{port}"));
         }
-        let word = random_word();
+        let word = random::digits::<16>();
         let mut tasks = JoinSet::new();
         tasks.spawn(serve(listener, word.clone()));
         Ok(Self { address, word, _tasks: tasks })

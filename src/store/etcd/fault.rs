@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use etcd_client::Error;
 
+use crate::causes::chain;
 use crate::store::StoreError;
 
 /// gRPC's status codes, by their numbers in its specification.
@@ -158,10 +159,4 @@ fn with_advice(text: String) -> String {
         Some((_, advice)) => format!("{text} ({advice})"),
         None => text,
     }
-}
-
-fn chain<'a>(
-    error: &'a (dyn std::error::Error + 'static),
-) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
-    std::iter::successors(Some(error), |error| error.source())
 }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use reqwest::header::{HOST, LOCATION};
 
-use super::{Address, Tls, innermost, with_tls};
+use super::{Address, Tls, with_tls};
+use crate::causes::innermost;
 
 /// How long a page may take; no more of it is awaited than its head.
 const TIMEOUT: Duration = Duration::from_secs(15);
