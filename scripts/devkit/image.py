@@ -1,14 +1,12 @@
 """Pointsman's image: the static program, and the image that the Dockerfile puts it together in."""
 
-import io
 import os
 import re
 import shutil
 import subprocess
-import tarfile
 from pathlib import Path
 
-from . import fetch
+from . import fetch, images
 from .places import HOME, ROOT, Missing, build_environment
 
 REPOSITORY = "quay.io/pointsman/pointsman"
@@ -16,11 +14,11 @@ STAGE = ROOT / "target" / "image"
 # Of another kind than the tests' own builds, so it lies beside them.
 STATIC = ROOT / "target" / "static"
 ASSEMBLER = "pointsman-assembler:1"
-AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
+# What the Dockerfile calls, beside the shell.
+COMMANDS = ("mkdir", "cp", "chmod")
 BILL = "pointsman.cdx.json"
 # A build for tests should be there soon: nothing of it is optimised, and it has no tables for debuggers.
-QUICK = {"CARGO_PROFILE_DEV_DEBUG": "0", "CARGO_PROFILE_DEV_OPT_LEVEL": "0"}
-QUICK_FLAGS = ["--config", 'profile.dev.package."*".opt-level=0']
+QUICK = ["profile.dev.debug=0", 'profile.dev.strip="symbols"', 'profile.dev.package."*".opt-level=0']
 
 
 def version():
@@ -32,15 +30,13 @@ def static_program(quick):
     """Compile Pointsman into one file that needs no library, and put it where the Dockerfile takes it from."""
     target = re.search(r"^host: (.+)$", fetch.output_of(["rustc", "-vV"]), re.M).group(1)
     command = [ROOT / "scripts" / "cargo", "build", "--locked", "--bin", "pointsman", "--target", target]
-    command += ["--target-dir", STATIC, *(QUICK_FLAGS if quick else ["--release"])]
-    environment = {**build_environment(), "RUSTFLAGS": "-C target-feature=+crt-static", **(QUICK if quick else {})}
+    command += ["--target-dir", STATIC]
+    command += [word for setting in QUICK for word in ("--config", setting)] if quick else ["--release"]
+    environment = {**build_environment(), "RUSTFLAGS": "-C target-feature=+crt-static"}
     subprocess.run([str(word) for word in command], cwd=ROOT, env=environment, check=True)
     STAGE.mkdir(parents=True, exist_ok=True)
-    program = STAGE / "pointsman"
-    shutil.copy2(STATIC / target / ("debug" if quick else "release") / "pointsman", program)
-    if quick:
-        subprocess.run(["strip", program], check=True)
-    else:
+    shutil.copy2(STATIC / target / ("debug" if quick else "release") / "pointsman", STAGE / "pointsman")
+    if not quick:
         bill_of_materials(target)
 
 
@@ -60,25 +56,13 @@ def bill_of_materials(target):
 
 def assembler():
     """The smallest image with a shell and certificates of authorities: it copies files, and compiles nothing."""
-    if subprocess.run(["docker", "image", "inspect", ASSEMBLER], capture_output=True).returncode == 0:
+    if images.is_here(ASSEMBLER):
         return ASSEMBLER
+    if not images.CERTIFICATES.exists():
+        raise Missing(f"{images.CERTIFICATES} is not there. On Debian: apt-get install ca-certificates")
     busybox = shutil.which("busybox") or fetch.debian_packages("busybox", None, ["busybox-static"]) / "bin/busybox"
-    if "not a dynamic executable" not in fetch.output_of(["ldd", busybox]):
-        raise Missing(f"{busybox} needs libraries. Install busybox-static, or compile in Docker: docker build -t pointsman .")
-    if not AUTHORITIES.exists():
-        raise Missing(f"{AUTHORITIES} is not there. On Debian: apt-get install ca-certificates")
-    content = io.BytesIO()
-    with tarfile.open(fileobj=content, mode="w") as tar:
-        tar.add(busybox, "bin/busybox")
-        for name in ("sh", "mkdir", "cp", "chmod"):
-            link = tarfile.TarInfo(f"bin/{name}")
-            link.type, link.linkname, link.mode = tarfile.SYMTYPE, "busybox", 0o777
-            tar.addfile(link)
-        tar.add(AUTHORITIES.resolve(), str(AUTHORITIES).lstrip("/"))
-    subprocess.run(
-        ["docker", "import", "--change", "ENV PATH=/bin", "-", ASSEMBLER],
-        input=content.getvalue(), stdout=subprocess.DEVNULL, check=True,
-    )  # fmt: skip
+    links = {path: "/usr/local/bin/busybox" for path in ("bin/sh", *(f"usr/local/bin/{name}" for name in COMMANDS))}
+    images.hand_over(ASSEMBLER, [Path(busybox)], [], [], links)
     return ASSEMBLER
 
 

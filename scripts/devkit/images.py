@@ -93,8 +93,8 @@ def libraries_of(program):
     return sorted(set(re.findall(r"(?:=> |^\s*)(/\S+)", done.stdout, re.M))) if done.returncode == 0 else []
 
 
-def hand_over(name, programs, changes, folders):
-    """Make an image of these programs, and nothing else but what they load and read."""
+def hand_over(name, programs, changes, folders, links=None):
+    """Make an image of these programs, and nothing else but what they load and read. `links` are paths to what they mean."""
     options = [*changes, "ENV PATH=/usr/local/bin", f"LABEL {STAND_IN}=true"]
     command = ["docker", "import", *[word for each in options for word in ("--change", each)], "-", name]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
@@ -110,6 +110,8 @@ def hand_over(name, programs, changes, folders):
                 add_folder(tar, folder, 0o755)
             for path, file in files.items():
                 tar.add(file.resolve(), arcname=path)
+            for path, meant in (links or {}).items():
+                add_link(tar, path, meant)
         process.stdin.close()
     except BrokenPipeError:
         pass  # `docker import` has gone, and says why
@@ -122,3 +124,9 @@ def add_folder(tar, name, mode):
     folder = tarfile.TarInfo(name)
     folder.type, folder.mode = tarfile.DIRTYPE, mode
     tar.addfile(folder)
+
+
+def add_link(tar, name, meant):
+    link = tarfile.TarInfo(name)
+    link.type, link.linkname, link.mode = tarfile.SYMTYPE, meant, 0o777
+    tar.addfile(link)
