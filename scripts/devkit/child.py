@@ -5,6 +5,7 @@ import ctypes
 import os
 import signal
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -67,9 +68,13 @@ def orphans_that_ended():
 
 
 def reap_orphans(ours):
-    """Collect the ends of adopted processes, as init would: to a hub a zombie looks alive. `ours` are left alone."""
-    for orphan in orphans_that_ended():
-        if orphan not in ours:
+    """Collect the ends of adopted processes for ever, as init would: to a hub a zombie looks alive.
+
+    `ours()` says each time whom to leave alone.
+    """
+    pause = threading.Event()
+    while not pause.wait(0.1):
+        for orphan in set(orphans_that_ended()) - ours():
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(orphan, os.WNOHANG)
 

@@ -39,18 +39,17 @@ def pytest_sessionstart():
     FOLDER.mkdir(parents=True)
     # A hub that is killed leaves its users' servers, which must live on, and must be ended with us.
     adopt_orphans()
-    threading.Thread(target=reap_for_ever, daemon=True).start()
+    threading.Thread(target=reap_orphans, args=(ours,), daemon=True).start()
 
 
 def pytest_sessionfinish():
     kill_descendants()
 
 
-def reap_for_ever():
-    pause = threading.Event()
-    while not pause.wait(0.1):
-        ours = {child.pid for stack in list(running_stacks) for child in list(stack.children.values()) if child.process}
-        reap_orphans(ours | started_by_tests)
+def ours():
+    """The processes that somebody here waits for."""
+    children = {child.pid for stack in list(running_stacks) for child in list(stack.children.values()) if child.process}
+    return children | started_by_tests
 
 
 @pytest.fixture(scope="session")

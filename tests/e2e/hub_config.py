@@ -1,14 +1,12 @@
 """The hub of the end-to-end tests: an example, with light servers, a service, and a token for the tests."""
 
-import itertools
 import json
 import os
-import random
-import socket
 import sys
 from pathlib import Path
 
 from devkit.places import EXAMPLES
+from devkit.ports import free_port
 from jupyterhub.auth import DummyAuthenticator
 from jupyterhub.spawner import SimpleLocalProcessSpawner
 
@@ -17,23 +15,6 @@ load_subconfig(os.environ.get("E2E_HUB_CONFIG") or str(EXAMPLES / "jupyterhub_co
 
 # Without site-packages, which it doesn't need, a light server starts in half the time.
 LIGHT_SERVER = [sys.executable, "-S", str(Path(__file__).with_name("light_server.py"))]
-
-
-# Below those that the parts of a stack are given.
-PORTS = itertools.cycle(range(10000, 19000))
-for _ in range(random.randrange(9000)):
-    next(PORTS)
-
-
-def own_port(ip):
-    """A free port that nobody was given lately: JupyterHub's own choice may be the same for two servers at once."""
-    for port in PORTS:
-        with socket.socket() as attempt:
-            try:
-                attempt.bind((ip, port))
-            except OSError:
-                continue
-            return port
 
 
 class AnyNameAuthenticator(DummyAuthenticator):
@@ -57,7 +38,8 @@ class LightSpawner(SimpleLocalProcessSpawner):
     async def start(self):
         if not self.user.name.startswith("notebook"):
             self.cmd = LIGHT_SERVER
-        self.port = own_port(self.ip or "127.0.0.1")
+        # JupyterHub's own choice may be the same for two servers that start at once.
+        self.port = free_port()
         return await super().start()
 
 

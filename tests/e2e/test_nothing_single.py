@@ -6,7 +6,6 @@ import time
 import pytest
 from conftest import FOLDER, HUB_CONFIG, running
 from crowd import AT_ONCE, Crowd
-from devkit.child import wait_until
 from devkit.cluster import HUB, Cluster
 from devkit.menu import Menu
 from devkit.probe import Probe
