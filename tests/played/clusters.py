@@ -11,6 +11,7 @@ again and rolls what has changed, `POST /delete?pod=P` deletes a pod and `POST /
 import json
 import os
 import shlex
+import socket
 import subprocess
 import tempfile
 import threading
@@ -26,6 +27,7 @@ from devkit.ports import free_port
 NAMESPACE, RELEASE = "jhub", "pointsman"
 PATIENCE_SECONDS = 300
 UP_SECONDS = 90
+TLS_PORT = 8443
 
 
 class Rolling:
@@ -53,8 +55,17 @@ class Rolling:
         return time.monotonic() - self.began
 
 
+def part_of(pod):
+    """Which part of the chart a pod belongs to, by its name."""
+    word = pod.removeprefix(f"{RELEASE}-").partition("-")[0]
+    return word if word in ("etcd", "traefik") else "pointsman"
+
+
 class Player:
     """The chart as containers on this machine."""
+
+    # One that is killed is started again where it was.
+    restarts_after_a_kill = 1
 
     def __init__(self, command, folder, render, values, name="pointsman-played"):
         self.command, self.folder, self.render, self.values = shlex.split(command), Path(folder), render, values
@@ -145,10 +156,10 @@ class Player:
                     pointer.symlink_to(f"..data/{each.name}")
                     os.replace(pointer, each)
 
-    def addresses(self, part):
-        """The addresses of the ready pods of a part."""
+    def tls_addresses(self):
+        """Where each Traefik is reached by itself, with TLS."""
         pods = self._control()["pods"]
-        return [pod["ip"] for name, pod in pods.items() if name.startswith(f"{RELEASE}-{part}-") and pod["ready"]]
+        return [(pod["ip"], TLS_PORT) for name, pod in pods.items() if part_of(name) == "traefik" and pod["ready"]]
 
     def down(self):
         self.child.stop(60)
@@ -158,9 +169,12 @@ class Kubectl:
     """A cluster of one node whose ports 30080 and 30081 are this machine's, as tests/played/kind.yaml has it."""
 
     public_port, api_port = 30080, 30081
+    # One that is killed has a successor, for the image has nothing to kill its own process with.
+    restarts_after_a_kill = 0
 
     def __init__(self, folder, chart, values):
         self.folder, self.chart, self.values = Path(folder), chart, values
+        self.forwards = []
 
     def _run(self, *command, given=None):
         done = subprocess.run(
@@ -170,9 +184,8 @@ class Kubectl:
             raise RuntimeError(f"{' '.join(map(str, command[:6]))}: {done.stderr[-2000:]}")
         return done.stdout
 
-    @staticmethod
-    def children():
-        return []
+    def children(self):
+        return self.forwards
 
     def _helm(self):
         file = self.folder / "values.yaml"
@@ -186,10 +199,13 @@ class Kubectl:
         self._helm()
 
     def prove(self):
+        self.up()
         try:
             return True, self._run("helm", "test", RELEASE, "--namespace", NAMESPACE, "--logs")
         except RuntimeError as error:
             return False, str(error)
+        finally:
+            self.down()
 
     def _pods(self):
         return json.loads(self._run("kubectl", "--namespace", NAMESPACE, "get", "pods", "--output=json"))["items"]
@@ -225,5 +241,16 @@ class Kubectl:
         }  # fmt: skip
         self._run("kubectl", "apply", "--filename=-", given=json.dumps(secret))
 
+    def tls_addresses(self):
+        for pod in [name for name, ready in self.pods().items() if part_of(name) == "traefik" and ready]:
+            port = free_port()
+            command = ["kubectl", "--namespace", NAMESPACE, "port-forward", f"pod/{pod}", f"{port}:{TLS_PORT}"]
+            child = Child(f"the way to {pod}", command, self.folder / f"{pod}.log", env=os.environ, cwd=self.folder).start()
+            self.forwards.append(child)
+            wait_until(f"{pod} is reached", lambda at=port: socket.create_connection(("127.0.0.1", at)).close() or at, 30)
+            yield "127.0.0.1", port
+
     def down(self):
+        for forward in self.forwards:
+            forward.stop()
         self._run("helm", "uninstall", RELEASE, "--namespace", NAMESPACE, "--wait")

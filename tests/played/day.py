@@ -4,6 +4,7 @@ import concurrent.futures
 import contextlib
 import time
 
+from clusters import part_of
 from crowd import Crowd
 from devkit.child import wait_until
 from devkit.parts import Parts, answers
@@ -28,17 +29,11 @@ class PlayedHub(Parts):
 
 
 class Day:
-    """The steps, and the rows of the report."""
+    """The steps."""
 
-    def __init__(self, cluster, parts, token, say):
-        self.cluster, self.parts, self.say = cluster, parts, say
+    def __init__(self, cluster, parts, token, report):
+        self.cluster, self.parts, self.report = cluster, parts, report
         self.hub = Hub(parts, token)
-        self.rows, self.failed = [], False
-
-    def row(self, what, seen, good=True):
-        self.rows.append((what, seen, "" if good else "**failed**"))
-        self.failed |= not good
-        self.say(f"{what}: {seen}" + ("" if good else "  FAILED"))
 
     # The parts of the day
 
@@ -49,23 +44,23 @@ class Day:
             "the chart serves", answers(f"http://127.0.0.1:{self.cluster.public_port}/_chp_healthz"), 60, (), 0.1
         )
         wait_until("the API is ready", answers(f"http://127.0.0.1:{self.cluster.api_port}/readyz"), 60, (), 0.1)
-        self.row("From nothing to serving", f"{time.monotonic() - began:.1f} s, {len(self.cluster.pods())} pods")
+        self.report.row("From nothing to serving", f"{time.monotonic() - began:.1f} s, {len(self.cluster.pods())} pods")
 
     def morning(self):
         """The hub starts, somebody works in a notebook, somebody stops."""
         began = time.monotonic()
         self.parts.start_hub()
-        self.row("The hub starts and is reached by users", f"{time.monotonic() - began:.1f} s")
+        self.report.row("The hub starts and is reached by users", f"{time.monotonic() - began:.1f} s")
         self.hub.add_users([STEADY, WRITER, "bob"])
         self.hub.start(STEADY)
         self.hub.start(WRITER)
         self.kernel = Kernel(self.hub, WRITER)
-        self.row("A kernel computes over its websocket", f"`6 * 7` is {self.kernel.run('6 * 7')}")
+        self.report.row("A kernel computes over its websocket", f"`6 * 7` is {self.kernel.run('6 * 7')}")
         self.hub.start("bob")
         self.hub.assert_reaches("bob")
         self.hub.stop("bob")
         self.hub.assert_gone("bob")
-        self.row("A server is started, reached, stopped, and gone", "at the first try")
+        self.report.row("A server is started, reached, stopped, and gone", "at the first try")
 
     def crowd_at_once(self):
         names = [f"pupil-{number:02}" for number in range(USERS_AT_ONCE)]
@@ -76,35 +71,33 @@ class Day:
                 list(pool.map(step, names))
         for name in names:
             self.hub.assert_gone(name)
-        self.row(f"{USERS_AT_ONCE} users at once: start, reach, stop", f"0 failed, {time.monotonic() - began:.0f} s")
+        self.report.row(f"{USERS_AT_ONCE} users at once: start, reach, stop", f"0 failed, {time.monotonic() - began:.0f} s")
 
-    def under_load(self, what, change, after=None, operations=True):
+    def under_load(self, what, change):
         """Do something to the cluster while users ask and the hub works, and count what failed."""
-        crowd = Crowd(self.hub, self.parts.public_url) if operations else contextlib.nullcontext()
-        with crowd, Load(self.cluster.public_port, f"/user/{STEADY}/") as load:
+        with Crowd(self.hub, self.parts.public_url) as crowd, Load(self.cluster.public_port, f"/user/{STEADY}/") as load:
             time.sleep(SETTLE_SECONDS)
             seconds = change().wait()
             wait_until("all pods are ready", lambda: all(self.cluster.pods().values()), 120, (), 0.5)
             time.sleep(SETTLE_SECONDS)
-        seen = f"requests: {load} in {load.seconds:.0f} s"
-        failed = len(load.failures)
-        if operations:
-            seen += f"; hub operations: {len(crowd.failed)} of {crowd.done() + len(crowd.failed)} failed"
-            failed += len(crowd.failed)
-        self.row(what, f"{seen}; the change took {seconds:.0f} s", failed == 0)
-        for line in (load.failures + (crowd.failed if operations else []))[:10]:
-            self.say(f"    {line}")
+        operations = f"{len(crowd.failed)} of {crowd.done() + len(crowd.failed)} failed"
+        seen = f"requests: {load} in {load.seconds:.0f} s; hub operations: {operations}; the change took {seconds:.0f} s"
+        failures = load.failures + crowd.failed
+        self.report.row(what, seen, not failures)
+        for line in failures[:10]:
+            self.report.say(f"    {line}")
 
-    def roll(self, part, setting):
+    def upgrade(self, part):
         """Upgrade to values that differ in one annotation of a part's pods, as a new image would roll them."""
-        values = {**self.cluster.values}
-        section = dict(values.get(setting, {}))
-        section["podAnnotations"] = {"example.org/rolled": str(time.time())}
-        values[setting] = section
-        self.under_load(f"{part} is rolled", lambda: self.cluster.upgrade(values))
+        values = self.cluster.values
+        annotated = {**values.get(part, {}), "podAnnotations": {"example.org/rolled": str(time.time())}}
+        return self.cluster.upgrade({**values, part: annotated})
 
-    def a_pod(self, part, number=0):
-        return sorted(name for name in self.cluster.pods() if name.startswith(part))[number]
+    def roll(self, name, part):
+        self.under_load(f"{name} is rolled", lambda: self.upgrade(part))
+
+    def a_pod(self, part, number):
+        return sorted(name for name in self.cluster.pods() if part_of(name) == part)[number]
 
     def restart_hub(self):
         """The hub alone is single: only what it does stands still; its users don't notice."""
@@ -114,16 +107,12 @@ class Day:
             self.parts.start_hub()
             took = time.monotonic() - began
         self.hub.assert_reaches(STEADY)
-        self.row("The hub is restarted", f"requests to servers: {load}; away for {took:.1f} s", not load.failures)
+        self.report.row("The hub is restarted", f"requests to servers: {load}; away for {took:.1f} s", not load.failures)
 
     def websocket_at_a_roll(self):
         """How long an open websocket lives when its Traefik is rolled, and that work goes on after it."""
-        values = {**self.cluster.values}
-        traefik = dict(values["traefik"])
-        traefik["podAnnotations"] = {"example.org/rolled": f"websocket {time.time()}"}
-        values["traefik"] = traefik
         self.kernel.connect()
-        rolling = self.cluster.upgrade(values)
+        rolling = self.upgrade("traefik")
         began, alive = time.monotonic(), 0.0
         with contextlib.suppress(Exception):  # its end comes in many shapes
             while rolling.thread.is_alive():
@@ -132,8 +121,8 @@ class Day:
                 time.sleep(0.5)
         rolling.wait()
         self.kernel.connect()
-        grace = traefik["drainSeconds"]
-        self.row(
+        grace = self.cluster.values["traefik"]["drainSeconds"]
+        self.report.row(
             "An open websocket while Traefik is rolled",
             f"worked for {alive:.0f} s with `traefik.drainSeconds: {grace}`, and the kernel after it: "
             f"`6 * 7` is {self.kernel.run('6 * 7')}",
@@ -145,6 +134,6 @@ class Day:
         for name in (WRITER, STEADY):
             self.hub.stop(name)
             self.hub.assert_gone(name)
-        restarts = self.cluster.restarts()
-        self.row("Containers that were started again", f"{restarts}: the killed one", restarts == 1)
+        restarts, killed = self.cluster.restarts(), self.cluster.restarts_after_a_kill
+        self.report.row("Containers that were started again", f"{restarts}, of which {killed} was killed", restarts == killed)
         assert self.parts.children["hub"].stop(30)
