@@ -1,7 +1,6 @@
 """The Helm chart: what it renders to, what it refuses, and whether Kubernetes would take it."""
 
 import engine
-import pytest
 
 
 def pytest_report_header():

@@ -4,11 +4,8 @@ use std::time::Duration;
 
 use crate::cluster::{Cluster, DEFAULT};
 use crate::members;
-use crate::traffic::Traffic;
+use crate::traffic::{GO_ON, Traffic};
 use crate::wait::within;
-
-/// Within which changes go on, whoever goes.
-const GO_ON: Duration = Duration::from_secs(5);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_notices_that_one_of_each_is_killed() {

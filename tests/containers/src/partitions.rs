@@ -8,11 +8,8 @@ use crate::cluster::{Cluster, DEFAULT};
 use crate::http::{self, Answer};
 use crate::members;
 use crate::pods::Pod;
-use crate::traffic::Traffic;
+use crate::traffic::{GO_ON, Traffic};
 use crate::wait::{eventually, within};
-
-/// Within which changes go on, whoever goes.
-const GO_ON: Duration = Duration::from_secs(5);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_of_etcd_that_was_cut_off_is_one_of_the_majority_again() {

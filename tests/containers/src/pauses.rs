@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::cluster::{Cluster, DEFAULT};
 use crate::members;
 use crate::partitions::is_ready_only_with;
-use crate::traffic::Traffic;
+use crate::traffic::{GO_ON, Traffic};
 use crate::wait::within;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -21,7 +21,7 @@ async fn a_member_of_etcd_that_hangs_stops_nothing() {
             members::wait_until_well(&cluster.members[number]).await;
             traffic.wait_for_changes(10, Duration::from_secs(20)).await;
         }
-        traffic.end_well(Duration::from_secs(5)).await;
+        traffic.end_well(GO_ON).await;
     })
     .await;
 }

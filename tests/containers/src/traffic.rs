@@ -14,6 +14,9 @@ use crate::http::{self, Answer};
 use crate::users::Door;
 use crate::wait::eventually;
 
+/// Within which changes go on, whoever goes.
+pub(crate) const GO_ON: Duration = Duration::from_secs(5);
+
 /// The route that users ask for all the time. It leads to `a`.
 const STEADY: &str = "/user/steady";
 /// How many of the hub's routes live at a time.
