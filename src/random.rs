@@ -18,7 +18,7 @@ pub fn bytes<const N: usize>() -> [u8; N] {
 ///
 /// # Panics
 ///
-/// As [`bytes`].
+/// As [`bytes()`].
 #[must_use]
 pub fn digits<const N: usize>() -> String {
     bytes::<N>().iter().fold(String::with_capacity(2 * N), |mut text, byte| {
