@@ -68,15 +68,17 @@ def orphans_that_ended():
 
 
 def reap_orphans(ours):
-    """Collect the ends of adopted processes for ever, as init would: to a hub a zombie looks alive.
+    """Collect the ends of adopted processes, as init would: to a hub a zombie looks alive. `ours` are left alone."""
+    for orphan in set(orphans_that_ended()) - ours:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(orphan, os.WNOHANG)
 
-    `ours()` says each time whom to leave alone.
-    """
+
+def reap_orphans_for_ever(ours):
+    """Collect them until this process ends. `ours()` says each time whom to leave alone."""
     pause = threading.Event()
     while not pause.wait(0.1):
-        for orphan in set(orphans_that_ended()) - ours():
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(orphan, os.WNOHANG)
+        reap_orphans(ours())
 
 
 def kill_descendants(deadline_seconds=10):

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
 from browser import Browser  # noqa: E402
-from devkit.child import adopt_orphans, kill_descendants, reap_orphans  # noqa: E402
+from devkit.child import adopt_orphans, kill_descendants, reap_orphans_for_ever  # noqa: E402
 from devkit.places import HOME, program  # noqa: E402
 from devkit.ports import free_port  # noqa: E402
 from devkit.stack import Stack  # noqa: E402
@@ -39,7 +39,7 @@ def pytest_sessionstart():
     FOLDER.mkdir(parents=True)
     # A hub that is killed leaves its users' servers, which must live on, and must be ended with us.
     adopt_orphans()
-    threading.Thread(target=reap_orphans, args=(ours,), daemon=True).start()
+    threading.Thread(target=reap_orphans_for_ever, args=(ours,), daemon=True).start()
 
 
 def pytest_sessionfinish():

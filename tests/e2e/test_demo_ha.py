@@ -23,6 +23,7 @@ PARTS = ["balancer", "etcd-0", "etcd-1", "etcd-2", "pointsman-0", "pointsman-1",
 HA = {"words": ["demo-ha"], "parts": PARTS}
 NAME = "demo-user"
 COMMAND_SECONDS = 60
+SHOWN_CHARACTERS = 3000
 # The issue's own limit for a change of the routes after a kill.
 WRITES_WITHIN_SECONDS = 5
 
@@ -69,7 +70,10 @@ def command(demo, line, pattern, seconds=COMMAND_SECONDS):
     demo.type(line)
 
     def condition():
-        return re.search(pattern, demo.said()[said:], re.M)
+        new = demo.said()[said:]
+        if found := re.search(pattern, new, re.M):
+            return found
+        raise AssertionError(new[-SHOWN_CHARACTERS:])
 
     return wait_until(f"{line!r} says {pattern!r}", condition, seconds)
 
