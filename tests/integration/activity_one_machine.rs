@@ -53,7 +53,7 @@ async fn times(machine: &OneMachine) -> Times {
 async fn moves(machine: &OneMachine, path: &str, before: Timestamp) -> Times {
     eventually(&format!("{path} was used"), PATIENCE, || async {
         match try_times(machine).await {
-            Ok(times) if times[path] > before => Ok(times),
+            Ok(times) if times[path] >= before => Ok(times),
             other => Err(format!("{other:?}")),
         }
     })

@@ -264,12 +264,12 @@ impl World {
             .collect()
     }
 
-    /// Waits until all say the same of a route, and that is later than `before`.
+    /// Waits until all say the same of a route, and that is `before` or later, in whole milliseconds.
     async fn agree(&self, path: &str, before: Timestamp) -> Timestamp {
         eventually(&format!("all say the same of {path}"), PROMISE, || async {
             let said = self.said(path);
             match said[0] {
-                Some(at) if at > before && said.iter().all(|other| *other == said[0]) => Ok(at),
+                Some(at) if at >= before && said.iter().all(|other| *other == said[0]) => Ok(at),
                 _ => Err(format!("{said:?}, after {before}")),
             }
         })
@@ -283,7 +283,7 @@ impl World {
             // What came before the very first look of all is none.
             self.traefik.answered(path);
             let said = self.said(path);
-            if said.iter().all(|last| last.is_some_and(|last| last > before)) {
+            if said.iter().all(|last| last.is_some_and(|last| last >= before)) {
                 Ok(())
             } else {
                 Err(format!("{said:?}"))
@@ -323,7 +323,7 @@ async fn one_of_three_looks_and_all_say_the_same() {
     assert_eq!(world.holder().await, holder, "it keeps the lease");
     // A route that is posted again is in use, whoever was asked.
     for replica in &world.replicas {
-        let before = now() - Duration::from_millis(1);
+        let before = now();
         replica.activity.posted(&spec(PATHS[1]));
         world.agree(PATHS[1], before).await;
     }
@@ -362,7 +362,7 @@ async fn a_new_holder_has_read_what_the_last_one_wrote() {
     world.traefik.answered(PATHS[0]);
     let said = eventually("it is seen", PROMISE, || async {
         let said = world.said(PATHS[0])[holder];
-        said.filter(|at| *at > before).ok_or_else(|| format!("{said:?}"))
+        said.filter(|at| *at >= before).ok_or_else(|| format!("{said:?}"))
     })
     .await;
     world.looks(2).await;
@@ -376,7 +376,7 @@ async fn a_new_holder_has_read_what_the_last_one_wrote() {
 async fn a_holder_that_stops_is_followed_at_once() {
     let mut world = World::start(3, LONG).await;
     let holder = world.holder().await;
-    let (stopped, before) = (world.replicas.remove(holder), now() - Duration::from_millis(1));
+    let (stopped, before) = (world.replicas.remove(holder), now());
     // Only its end can tell the others of that, unless it is just about to look.
     stopped.activity.posted(&spec(PATHS[0]));
     stopped.stop().await;
@@ -403,7 +403,7 @@ async fn a_holder_that_was_paused_says_what_the_others_say() {
         world.traefik.answered(used);
         let said = eventually("it sees that", PROMISE, || async {
             let said = world.said(used)[1 - holder];
-            said.filter(|at| *at > before).ok_or_else(|| format!("{said:?}"))
+            said.filter(|at| *at >= before).ok_or_else(|| format!("{said:?}"))
         })
         .await;
         world.looks(3).await;
