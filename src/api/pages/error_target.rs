@@ -13,6 +13,8 @@ use url::Url;
 use super::super::files::{self, Stamp};
 use super::super::listen::tls::Pair;
 use super::{PAGE_BYTES_MAX, Page, PagesError, PagesTls};
+use crate::causes;
+use crate::telemetry::seldom::Seldom;
 
 /// Bundles of authorities may be long; nothing else is.
 const PEM_BYTES_MAX: u64 = 4 * 1024 * 1024;
@@ -22,6 +24,9 @@ const ANSWER_MAX: Duration = Duration::from_secs(2);
 
 /// When many servers die at once, the hub has other work than error pages.
 const ASKING_MAX: usize = 64;
+
+/// How often we say that it has no pages.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What JavaScript's `encodeURIComponent` leaves as it is.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC
@@ -41,6 +46,7 @@ pub(super) struct ErrorTarget {
     tls: PagesTls,
     client: Mutex<Fresh>,
     asking: Semaphore,
+    complaint: Seldom,
 }
 
 /// A client, and how the files looked that it was made from.
@@ -60,7 +66,13 @@ impl ErrorTarget {
         base.set_query(None);
         base.set_fragment(None);
         let base = base.as_str().trim_end_matches('/').to_owned();
-        Ok(Self { base, tls, client: Mutex::new(Fresh { client, files }), asking: Semaphore::new(ASKING_MAX) })
+        Ok(Self {
+            base,
+            tls,
+            client: Mutex::new(Fresh { client, files }),
+            asking: Semaphore::new(ASKING_MAX),
+            complaint: Seldom::every(COMPLAINT_INTERVAL),
+        })
     }
 
     /// Its page for `status`, for a user who went to `visited`. Nothing else about the user is told.
@@ -72,7 +84,12 @@ impl ErrorTarget {
         match self.fetch(&self.address(status, visited)).await {
             Ok(page) => Some(page),
             Err(reason) => {
-                warn!(reason, "No page from --error-target, using the plain one: {reason}");
+                // Anybody may ask for as many pages as he likes.
+                if self.complaint.is_due() {
+                    warn!(reason, "No page from --error-target, using the plain one: {reason}");
+                } else {
+                    debug!(reason, "No page from --error-target");
+                }
                 None
             }
         }
@@ -104,7 +121,7 @@ impl ErrorTarget {
 
     async fn fetch(&self, address: &str) -> Result<Page, String> {
         // The address holds what the user visited, perhaps with a secret in its query: keep it out of the log.
-        let text = |error: reqwest::Error| error.without_url().to_string();
+        let text = |error: reqwest::Error| causes::innermost(&error.without_url());
         let mut response = self.client().get(address).send().await.map_err(text)?;
         let headers = response.headers();
         let [content_type, content_encoding] =
