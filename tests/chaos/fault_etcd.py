@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 
-from etcd import any_etcd, b64, compact, copy
+from etcd import any_etcd, b64, compact, copy, disarm
 from fault import Fault, register
 from fault_links import Cut
 from wire import end
@@ -154,7 +154,13 @@ class ReplaceMember(Fault):
         child = self.world.part("etcd", self.number)
         child.command[child.command.index("--initial-cluster-state") + 1] = "existing"
         await self.world.revive("etcd", self.number)
-        await self.world.etcd_well(30)
+
+        async def well():
+            # It goes through the log once more, and if etcd was full in there, it says so once more.
+            await disarm(self.world)
+            return await self.world.is_etcd_well()
+
+        await until("all members of etcd are healthy", well, 30, 0.3)
 
 
 @register
@@ -182,12 +188,7 @@ class NoSpace(Fault):
     async def heal(self):
         world = self.world
         await any_etcd(world, "kv/deleterange", {"key": b64("chaos/fill/"), "range_end": b64("chaos/fill0")})
-        await compact(world)
-        for n in EACH:
-            await world.etcd(n, "maintenance/defragment", {}, 20)
-        alarms = await any_etcd(world, "maintenance/alarm", {"action": "GET"})
-        for alarm in alarms.get("alarms", []):
-            await any_etcd(world, "maintenance/alarm", {**alarm, "action": "DEACTIVATE"})
+        await disarm(world)
 
 
 @register
@@ -226,6 +227,8 @@ class FullDisk(Fault):
     alone = True
     weight = 1
     recovery_max = 30.0
+    # Two more files of its log.
+    room_bytes = 2 * (64 << 20)
 
     async def inject(self):
         world, n = self.world, self.number
@@ -234,7 +237,9 @@ class FullDisk(Fault):
         await world.kill("etcd", n)
         os.rename(self.place, kept)
         self.place.mkdir()
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256m", "tmpfs", str(self.place)], check=True)
+        # What is a hole in a file may be written to when it starts.
+        size = sum(file.stat().st_size for file in kept.rglob("*")) + self.room_bytes
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(self.place)], check=True)
         subprocess.run(["cp", "-a", "--sparse=always", f"{kept}/.", str(self.place)], check=True)
         shutil.rmtree(kept)
         await world.revive("etcd", n)

@@ -356,14 +356,13 @@ class World:
         """Tell the users' balancer who is ready."""
         await self.cuts.targets("users", [self.public[p.number] for p in self.probes if p.ready])
 
-    async def etcd_well(self, seconds=20):
+    async def is_etcd_well(self):
         """All members answer, and agree on a leader."""
+        answers = [await ask(self.client[n], "/health", timeout=3) for n in EACH]
+        return all(status == 200 and b'"true"' in body for status, body in answers)
 
-        async def condition():
-            answers = [await ask(self.client[n], "/health", timeout=3) for n in EACH]
-            return all(status == 200 and b'"true"' in body for status, body in answers)
-
-        await until("all members of etcd are healthy", condition, seconds)
+    async def etcd_well(self, seconds=20):
+        await until("all members of etcd are healthy", self.is_etcd_well, seconds)
 
     async def etcd(self, number, path, content=None, timeout=10):
         """A call of one member's HTTP interface."""
