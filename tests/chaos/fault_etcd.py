@@ -155,11 +155,20 @@ class ReplaceMember(Fault):
         child.command[child.command.index("--initial-cluster-state") + 1] = "existing"
         await self.world.revive("etcd", self.number)
 
+        async def applied(number):
+            return int((await self.world.etcd(number, "maintenance/status"))["raftAppliedIndex"])
+
+        async def caught_up():
+            return await applied(self.number) >= log
+
         async def well():
-            # It goes through the log once more, and if etcd was full in there, it says so once more.
             await disarm(self.world)
             return await self.world.is_etcd_well()
 
+        log = max([await applied(n) for n in EACH if n != self.number])
+        await until("the new member has caught up", caught_up, 30)
+        # It went through the log once more, and if etcd was full in there, it says so once more.
+        await asyncio.sleep(0.3)
         await until("all members of etcd are healthy", well, 30, 0.3)
 
 
@@ -227,8 +236,8 @@ class FullDisk(Fault):
     alone = True
     weight = 1
     recovery_max = 30.0
-    # Two more files of its log.
-    room_bytes = 2 * (64 << 20)
+    # Some more files of its log, of which it makes copies when it finds one that ends in the midst of an entry.
+    room_bytes = 4 * (64 << 20)
 
     async def inject(self):
         world, n = self.world, self.number
