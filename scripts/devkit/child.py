@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -154,6 +155,11 @@ class Child:
         """Send it a signal, if it still runs."""
         if self.is_running():
             self.process.send_signal(number)
+
+    def catches(self, number):
+        """Whether it does something of its own when it gets this signal, so that it can be asked to end in good order."""
+        caught = re.search(r"^SigCgt:\s*(\w+)$", Path(f"/proc/{self.pid}/status").read_text(), re.M).group(1)
+        return bool(int(caught, 16) >> (number - 1) & 1)
 
     def stop(self, patience_seconds=10, number=signal.SIGTERM):
         """End it: ask, wait, then kill it and what it left in its session. True if asking was enough."""

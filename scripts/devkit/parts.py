@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import signal
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -124,7 +125,11 @@ class Parts:
             **self.hub_environment,
         }
         child = self.start("hub", [python, "-m", "jupyterhub", "-f", self.hub_config], environment)
-        wait_until(
-            "JupyterHub is reached through Traefik", answers(f"{self.public_url}/hub/api"), wait_seconds, [child]
-        )
+        self.wait_for_hub(child, wait_seconds)
         return child
+
+    def wait_for_hub(self, child, wait_seconds):
+        """Wait until it is reached, and has started all: asked to end before that it leaves its proxy behind."""
+        reached = answers(f"{self.public_url}/hub/api")
+        wait_until("JupyterHub is reached through Traefik", reached, wait_seconds, [child])
+        wait_until("JupyterHub can be asked to end", lambda: child.catches(signal.SIGTERM), wait_seconds, [child])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from conftest import E2E, ROOT
 from devkit.child import wait_until
-from devkit.parts import answers, plain_environment
+from devkit.parts import plain_environment
 from devkit.ports import free_port
 from devkit.stack import Stack
 from hub import Hub
@@ -45,7 +45,7 @@ class StartedHub(Stack):
             **self.hub_environment,
         }
         child = self.start("hub", [self.programs / "python", "-m", "jupyterhub", "-f", self.hub_config], environment)
-        wait_until("the hub is reached", answers(f"{self.public_url}/hub/api"), wait_seconds, [child])
+        self.wait_for_hub(child, wait_seconds)
         return Hub(self, self.hub_environment["E2E_TOKEN"])
 
     def running(self, name):
