@@ -162,13 +162,13 @@ class ReplaceMember(Fault):
             return await applied(self.number) >= log
 
         async def well():
+            # It went through the log once more, and if etcd was full in there, it says so once more, before it takes this.
             await disarm(self.world)
+            await self.world.etcd(self.number, "kv/put", {"key": b64("chaos/joined"), "value": b64("yes")})
             return await self.world.is_etcd_well()
 
         log = max([await applied(n) for n in EACH if n != self.number])
         await until("the new member has caught up", caught_up, 30)
-        # It went through the log once more, and if etcd was full in there, it says so once more.
-        await asyncio.sleep(0.3)
         await until("all members of etcd are healthy", well, 30, 0.3)
 
 
