@@ -328,7 +328,7 @@ fn files_of_the_client_side_that_are_no_good_are_named() {
 fn a_machine_without_certificates_of_authorities_will_do() {
     // The same tests again, in a process that finds no such certificates.
     let output = std::process::Command::new(std::env::current_exe().expect("this program"))
-        .args(["api_pages::", "api_jwt::keys_from_a_url", "--skip", "a_machine_without_certificates"])
+        .args(["api_pages::", "api_jwt::from_a_url::keys_from_a_url", "--skip", "a_machine_without_certificates"])
         .envs([("SSL_CERT_FILE", "/dev/null"), ("SSL_CERT_DIR", "/nonexistent")])
         .output()
         .expect("it runs");
