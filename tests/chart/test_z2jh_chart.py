@@ -2,8 +2,8 @@
 
 import http.client
 import os
-import socket
 import subprocess
+import sys
 import time
 from contextlib import closing
 from pathlib import Path
@@ -12,6 +12,9 @@ import pytest
 import z2jh
 from engine import ROOT, refusal, render
 from workloads import all_pods, matches, may_call, meant, of_kind
+
+sys.path.append(str(ROOT / "scripts"))
+from devkit.ports import free_port  # noqa: E402
 
 pytestmark = pytest.mark.z2jh
 TOKEN = "a-token-for-tests"
@@ -186,12 +189,6 @@ def test_policies_of_both_charts_let_through_what_is_needed(recipe, switched):
 
 
 # Recipe C
-
-
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 def status(port, path, headers=None):

@@ -1,8 +1,13 @@
 //! Foreign programs as children: found by one rule, never left behind, their log at hand when something fails.
 
 use std::ffi::OsStr;
+use std::net::TcpListener;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// Where a program is: named by its variable, fetched into the checkout, or on the PATH.
@@ -21,14 +26,33 @@ pub(crate) fn program(name: &str) -> PathBuf {
         .unwrap_or_else(|| panic!("{name} is not here: run `make setup`, or name it in {variable}"))
 }
 
-/// A port that nobody listens on now. It is odd: Linux takes the even ones for outgoing connections.
+/// A port for a server that is started later, and may come back on it: nobody listens there, no other test of this
+/// machine is given it, and Linux takes none below 32768 for outgoing connections. (The helpers in Python give odd ones.)
 pub(crate) fn free_port() -> u16 {
-    std::iter::repeat_with(|| {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-        listener.local_addr().expect("an address").port()
-    })
-    .find(|port| port % 2 == 1)
-    .expect("some port is odd")
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    const LOWEST: u16 = 20_000;
+    const EVEN_ONES: u32 = (32_768 - LOWEST as u32) / 2;
+    // Tests are processes side by side: each begins elsewhere.
+    let begin = std::process::id() % EVEN_ONES;
+    (0..EVEN_ONES)
+        .map(|_| (begin + NEXT.fetch_add(1, Ordering::Relaxed)) % EVEN_ONES)
+        .map(|at| LOWEST + 2 * u16::try_from(at).expect("a port"))
+        .find(|&port| is_ours(port) && is_free(port))
+        .expect("no port from 20000 to 32767 is free")
+}
+
+fn is_free(port: u16) -> bool {
+    let anywhere = |host: &str| TcpListener::bind((host, port)).is_ok();
+    // Without IPv6 the first can't be had.
+    anywhere("::") || (TcpListener::bind("[::]:0").is_err() && anywhere("0.0.0.0"))
+}
+
+/// Takes the port's name for as long as this process lives; false if somebody has it. Before anything else is tried: what
+/// only looks whether a port is free would be in the way of the server that it was given to.
+fn is_ours(port: u16) -> bool {
+    static OURS: Mutex<Vec<UnixListener>> = Mutex::new(Vec::new());
+    let name = SocketAddr::from_abstract_name(format!("pointsman-test-port-{port}")).expect("a name");
+    UnixListener::bind_addr(&name).map(|listener| OURS.lock().expect("a list").push(listener)).is_ok()
 }
 
 /// A running child. Dropped, it is killed; the kernel kills it too when this process dies.
