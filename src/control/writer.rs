@@ -175,7 +175,10 @@ impl Writer {
                     for (command, outcome) in std::mem::replace(&mut waiting, rest).into_iter().zip(group.outcomes) {
                         let _ = command.answer.send(outcome);
                     }
-                    to_project |= group.txn.is_some() && group.tree != TreePart::All;
+                    if group.txn.is_none() {
+                        continue; // Of a revision that somebody else's keys have moved nothing would be heard.
+                    }
+                    to_project |= group.tree != TreePart::All;
                     let tree_too = group.tree != TreePart::None;
                     let heard = |view: &View| {
                         view.records_revision >= revision && (!tree_too || view.tree_revision >= revision)

@@ -203,6 +203,23 @@ async fn repeating_a_call_writes_nothing() {
     assert_eq!(revision(&store).await, before);
 }
 
+/// Activity, leases and other programs write to the same store: of its revision alone the records tell nothing.
+#[tokio::test]
+async fn repeated_calls_do_not_wait_for_what_somebody_else_has_written() {
+    let store = MemoryStore::new();
+    let traefik = FakeTraefik::start(Arc::new(store.clone()), "traefik").await;
+    let replica = replica(Arc::new(store.clone()), &[&traefik]);
+    add(&replica, "/user/jane", 2).await.expect("routed");
+    let other = Op::Put { key: "elsewhere".into(), value: vec![] };
+    store.commit(Txn { guards: vec![], ops: vec![other] }).await.expect("committed");
+    let begun = Instant::now();
+    for _ in 0..5 {
+        add(&replica, "/user/jane", 2).await.expect("routed");
+    }
+    // Each would hold the next one up until the patience with the store is over.
+    assert!(begun.elapsed() < Duration::from_millis(1800), "{:?}", begun.elapsed());
+}
+
 #[tokio::test]
 async fn a_delete_of_nothing_fences_an_add_that_is_still_on_its_way() {
     let store = MemoryStore::new();
