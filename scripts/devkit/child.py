@@ -113,6 +113,8 @@ class Child:
         parent = os.getpid()
 
         def before_exec():
+            # A shell's background job ignores Ctrl-C, and so would all below it: JupyterHub ends its services that way.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
             die_with_parent()
             if os.getppid() != parent:
                 os._exit(1)
