@@ -31,13 +31,13 @@ def _reserve(port):
     return True
 
 
-def is_free(port):
-    """Whether a server could listen on this port now, on every address."""
+def is_free(port, fresh=False):
+    """Whether a server could listen on this port now, on every address. `fresh`: even one that minds what lingers there."""
     for family, everywhere in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
         try:
             with socket.socket(family, socket.SOCK_STREAM) as probe:
-                # Connections that linger from an earlier server don't count, a listening server does.
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                # To most servers connections that linger from an earlier one don't count, only one that listens.
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0 if fresh else 1)
                 if family == socket.AF_INET6:
                     probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                 probe.bind((everywhere, port))
@@ -57,7 +57,7 @@ def free_port(preferred=None):
         return preferred
     for _ in range(1000):
         port = random.randrange(LOWEST, HIGHEST + 1, 2)
-        if port not in _handed_out and is_free(port) and _reserve(port):
+        if port not in _handed_out and is_free(port, fresh=True) and _reserve(port):
             _handed_out.add(port)
             return port
     raise OSError(f"Of 1000 ports tried between {LOWEST} and {HIGHEST}, none is free.")

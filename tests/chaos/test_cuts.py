@@ -5,6 +5,7 @@ import os
 
 import pytest
 from cuts import LOOPBACK, Cuts
+from devkit import ports
 from devkit.ports import free_port, is_free
 
 SOON, NEVER_SECONDS = 5, 0.4
@@ -34,6 +35,28 @@ class Echo:
         self.cuts.process.stdin.close()
         await self.cuts.process.wait()
         self.server.close()
+
+
+def test_a_port_where_connections_linger_is_not_given(monkeypatch):
+    """A link binds its port as servers don't, so that nobody else gets it, and can't have such a one for a minute."""
+
+    async def lingering():
+        port = free_port()
+        server = await asyncio.start_server(lambda _, writer: writer.close(), LOOPBACK, port)
+        reader, writer = await asyncio.open_connection(LOOPBACK, port)
+        assert await reader.read() == b""
+        writer.close()
+        await writer.wait_closed()
+        server.close()
+        return port
+
+    port = asyncio.run(lingering())
+    assert is_free(port) and not is_free(port, fresh=True)
+    monkeypatch.setattr(ports, "_handed_out", set())
+    monkeypatch.setattr(ports, "LOWEST", port)
+    monkeypatch.setattr(ports, "HIGHEST", port)
+    with pytest.raises(OSError, match="none is free"):
+        free_port()
 
 
 def trial(work):

@@ -43,6 +43,8 @@ class Demo:
         def at_the_terminal():
             os.setsid()
             fcntl.ioctl(inside, termios.TIOCSCTTY, 0)
+            # Where these tests are a background job it would be ignored.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
 
         self.process = subprocess.Popen(
             [str(word) for word in command],
