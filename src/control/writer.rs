@@ -175,10 +175,7 @@ impl Writer {
                     for (command, outcome) in std::mem::replace(&mut waiting, rest).into_iter().zip(group.outcomes) {
                         let _ = command.answer.send(outcome);
                     }
-                    if group.txn.is_none() {
-                        continue; // Of a revision that somebody else's keys have moved nothing would be heard.
-                    }
-                    to_project |= group.tree != TreePart::All;
+                    to_project |= group.txn.is_some() && group.tree != TreePart::All;
                     let tree_too = group.tree != TreePart::None;
                     let heard = |view: &View| {
                         view.records_revision >= revision && (!tree_too || view.tree_revision >= revision)
@@ -238,7 +235,8 @@ impl Writer {
             return Err(StoreError::Unavailable("the store went back in time; its routes are read anew".to_owned()));
         }
         let is_still = commit::holds(&seen.head, read.entry.as_ref());
-        Ok(if is_still { Commit::Done(read.revision) } else { Commit::Conflict(read.revision) })
+        // Of the store's own revision, which other keys move as well, the mirror may never hear.
+        Ok(if is_still { Commit::Done(seen.head.mod_revision) } else { Commit::Conflict(read.revision) })
     }
 
     /// Waits until the store is known as it is now, and makes sure that the records are ours.
