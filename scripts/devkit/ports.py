@@ -57,7 +57,8 @@ def free_port(preferred=None):
         return preferred
     for _ in range(1000):
         port = random.randrange(LOWEST, HIGHEST + 1, 2)
-        if port not in _handed_out and is_free(port, fresh=True) and _reserve(port):
+        # Reserved first: this look at a port would be in the way of a server that was given it.
+        if port not in _handed_out and _reserve(port) and is_free(port, fresh=True):
             _handed_out.add(port)
             return port
     raise OSError(f"Of 1000 ports tried between {LOWEST} and {HIGHEST}, none is free.")
