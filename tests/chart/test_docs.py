@@ -2,15 +2,12 @@
 
 import json
 import re
-import sys
 
 import pytest
 import yaml
 from cases import CASES, rendered
+from devkit import chart_docs
 from engine import CHART, ROOT, load_all, render
-
-sys.path.append(str(ROOT / "scripts"))
-from devkit import chart_docs  # noqa: E402
 
 EXAMPLES = ROOT / "examples" / "z2jh"
 ABOUT = yaml.safe_load((CHART / "Chart.yaml").read_text())

@@ -3,7 +3,6 @@
 import json
 import re
 import socket
-import sys
 import time
 import urllib.request
 from dataclasses import dataclass
@@ -12,12 +11,10 @@ import promql_parser
 import pytest
 import yaml
 from cases import rendered
+from devkit.child import Child
+from devkit.places import program
+from devkit.ports import free_port
 from engine import CHART, ROOT, render
-
-sys.path.append(str(ROOT / "scripts"))
-from devkit.child import Child  # noqa: E402
-from devkit.places import program  # noqa: E402
-from devkit.ports import free_port  # noqa: E402
 
 # Of Prometheus itself: what every series of a pod has.
 TARGET_LABELS = {"namespace", "pod", "job", "instance", "container", "le"}

@@ -1,17 +1,14 @@
 """Values do what they say: each changes something, extras land where they belong, names stay short enough."""
 
 import json
-import sys
 from functools import cache
 
 import pytest
 import yaml
+from devkit import chart_docs
 from engine import CHART, ROOT, dotted, load_all, merged, render
 from policies import metadata
 from workloads import all_pods
-
-sys.path.append(str(ROOT / "scripts"))
-from devkit import chart_docs  # noqa: E402
 
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 VALUES = {value.name: value for value in chart_docs.values_of((CHART / "values.yaml").read_text())}

@@ -3,18 +3,15 @@
 import http.client
 import os
 import subprocess
-import sys
 import time
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 import z2jh
+from devkit.ports import free_port
 from engine import ROOT, refusal, render
 from workloads import all_pods, matches, may_call, meant, of_kind
-
-sys.path.append(str(ROOT / "scripts"))
-from devkit.ports import free_port  # noqa: E402
 
 pytestmark = pytest.mark.z2jh
 TOKEN = "a-token-for-tests"
