@@ -33,7 +33,7 @@ wheel: ## build the Python package for this machine into target/wheels/
 	@$(PYTHON) scripts/dev-env build wheel
 	CARGO=$(abspath $(CARGO)) .pointsman/wheel/bin/maturin build --release --locked --out target/wheels
 
-test: setup-test fmt-check clippy doc test-rust test-python test-chart test-e2e test-dataplane test-hub-proxy test-chaos test-containers ## run all checks and tests
+test: setup-test fmt-check clippy doc deny test-rust test-python test-chart test-e2e test-dataplane test-hub-proxy test-chaos test-containers ## run all checks and tests
 	$(call heading,All checks and tests passed)
 
 setup-test:
@@ -53,14 +53,9 @@ doc:
 	$(call heading,Documentation)
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
 
-# nextest runs the tests side by side and says which one hangs; cargo's own runner will do.
 test-rust: ## run the Rust tests: unit, property, API, real etcd and real Traefik
 	$(call heading,Rust tests)
-	@if cargo nextest --version >/dev/null 2>&1; then \
-		set -x; $(CARGO) nextest run --locked; \
-	else \
-		set -x; $(CARGO) test --locked; \
-	fi
+	$(CARGO) nextest run --locked
 
 test-python: ## run the tests of the Python package: the class for the hub, the wheel (ARGS="-k names")
 	$(call heading,Python package)
@@ -153,9 +148,16 @@ test-chaos: ## try the judge of the chaos runs on wrong histories, then a few ru
 
 lint: fmt-check clippy doc ## check formatting, lints and documentation
 
-deny: ## check licences, duplicates and sources of all dependencies (needs cargo-deny)
-	@cargo deny --version >/dev/null 2>&1 || { echo 'cargo-deny is missing; get it with: cargo install cargo-deny --locked'; exit 1; }
-	$(CARGO) deny check bans licenses sources
+deny: ## check licences, duplicates, sources and known vulnerabilities of all dependencies
+	$(call heading,Dependencies)
+	@$(PYTHON) scripts/dev-env cargo-tools
+	$(CARGO) deny --locked check bans licenses sources
+	@if timeout 120 $(CARGO) deny --locked fetch db; then \
+		set -x; $(CARGO) deny --locked check --disable-fetch advisories; \
+	else \
+		printf '\n%s\n%s\n\n' '!!! NOT CHECKED: the database of known vulnerabilities could not be fetched (the reason is above).' \
+			'!!! Run `make deny` where it can be, before a release.'; \
+	fi
 
 fmt: ## format the Rust code
 	$(CARGO) fmt

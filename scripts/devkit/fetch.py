@@ -52,13 +52,13 @@ def version_of(command, pattern=r"(\d+)\.(\d+)(?:\.(\d+))?"):
     return tuple(int(number or 0) for number in found.groups()) if found else None
 
 
-def link(name, target):
+def link(name, target, folder=BIN):
     """Make `.pointsman/bin/NAME` point at a program, in one step."""
-    BIN.mkdir(parents=True, exist_ok=True)
-    fresh = BIN / f".{name}.new"
+    folder.mkdir(parents=True, exist_ok=True)
+    fresh = folder / f".{name}.new"
     fresh.unlink(missing_ok=True)
     fresh.symlink_to(target)
-    fresh.replace(BIN / name)
+    fresh.replace(folder / name)
 
 
 def python_at_least(least):
