@@ -66,7 +66,7 @@ impl LastActivity for Unknown {
 }
 
 /// The routes as they are now; `None` until they have been read from the store.
-pub type Table = Arc<dyn Fn() -> Option<RouteTable> + Send + Sync>;
+pub type Table = Arc<dyn Fn() -> Option<Arc<RouteTable>> + Send + Sync>;
 
 /// The process of the Traefik on this machine, if we know it.
 pub type Process = Arc<dyn Fn() -> Option<u32> + Send + Sync>;

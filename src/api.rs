@@ -6,12 +6,12 @@
 pub mod auth;
 pub mod card;
 pub mod connections;
-pub mod files;
 pub mod listen;
 pub mod metrics;
 pub mod pages;
 
 mod answer;
+mod caller;
 mod guard;
 mod routes;
 
@@ -27,6 +27,7 @@ use tokio::sync::Semaphore;
 
 use crate::activity::{LastActivity, Unknown};
 use crate::control::Routes;
+use crate::files;
 use crate::lifecycle::Readiness;
 use answer::Answer;
 use auth::Authenticator;

@@ -6,25 +6,27 @@
 
 pub mod binary;
 pub mod exec;
+pub mod gate;
+pub mod leftover;
 
 mod log;
 mod supervise;
 
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use gate::Door;
 use supervise::Supervisor;
 
 /// How long a child may take to end after it was asked, before it is killed. The hub gives us 1 s in all.
 const STOP_WAIT: Duration = Duration::from_millis(500);
 
 /// What a child is started with.
-#[derive(Debug)]
 pub struct ChildSettings {
     /// The program.
     pub binary: PathBuf,
@@ -32,8 +34,14 @@ pub struct ChildSettings {
     pub config_file: PathBuf,
     /// Where it works.
     pub folder: PathBuf,
+    /// The file that says which process it is, for [`leftover::find`].
+    pub record: PathBuf,
+    /// Called before each start, to write files that are missing.
+    pub prepare: Box<dyn Fn() + Send>,
     /// The sockets that it listens on, by the name of the entry point.
-    pub sockets: Vec<(String, TcpListener)>,
+    pub sockets: Vec<(String, Arc<TcpListener>)>,
+    /// Those of them that users come in by.
+    pub doors: Vec<Door>,
 }
 
 /// How the child is.
@@ -50,7 +58,7 @@ pub enum State {
     },
     /// It ended, and will be started again.
     Down {
-        /// How it ended.
+        /// How it ended: nothing that a user could have put into its log.
         how: String,
         /// How often it was started again before.
         restarts: u64,
@@ -78,13 +86,15 @@ impl State {
 pub struct Child {
     supervisor: Arc<Supervisor>,
     state: watch::Receiver<State>,
+    doors: Vec<Door>,
 }
 
 impl Child {
     /// Starts it, and keeps it running.
     pub fn start(settings: ChildSettings) -> std::io::Result<Self> {
+        let doors = settings.doors.clone();
         let (supervisor, state) = Supervisor::start(settings)?;
-        Ok(Self { supervisor, state })
+        Ok(Self { supervisor, state, doors })
     }
 
     /// How it is, and every change of that.
@@ -98,6 +108,17 @@ impl Child {
         self.supervisor.has_served();
     }
 
+    /// Asks it to read its files again. `false`: it does not run, or not for long enough to understand that.
+    #[must_use]
+    pub fn read_again(&self) -> bool {
+        self.supervisor.read_again()
+    }
+
+    /// Lets users in: at the end of a child their sockets are closed to new clients.
+    pub fn let_users_in(&self) {
+        gate::open(&self.doors);
+    }
+
     /// Waits for the stop, then ends the child, and returns when it is gone.
     pub async fn run_until(self: Arc<Self>, stop: CancellationToken) {
         stop.cancelled().await;
@@ -109,4 +130,9 @@ impl Child {
             let _ = ended.wait_for(|ended| *ended).await;
         }
     }
+}
+
+/// The flag that names its configuration: what a child of ours is recognised by.
+fn config_flag(config_file: &Path) -> String {
+    format!("--configFile={}", config_file.display())
 }

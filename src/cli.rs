@@ -12,6 +12,7 @@ mod export;
 mod floors;
 mod import;
 mod one_machine;
+mod pid_file;
 mod routes;
 mod serve;
 mod signals;

@@ -47,6 +47,8 @@ pub struct Config {
     pub servers: ServersConfig,
     /// What is logged.
     pub log: LogConfig,
+    /// Whether folders are used that other users own or may write to.
+    pub shared_folders: bool,
     /// Where our process number is written.
     pub pid_file: Option<PathBuf>,
     /// What is set and has no effect here, a sentence each.
@@ -72,6 +74,8 @@ pub enum Listen {
 pub struct PublicConfig {
     /// The first entry point's address.
     pub listen: Listen,
+    /// The most connections through Unix sockets, if it isn't as many as the limit of open files is good for.
+    pub socket_connections_max: Option<usize>,
     /// TLS, if it is spoken there.
     pub tls: Option<ServerTls>,
     /// The one version of TLS that is spoken, if it is not each that is safe.
@@ -80,6 +84,8 @@ pub struct PublicConfig {
     pub ciphers: Vec<&'static str>,
     /// A port for plain http that sends users to https, if there is one.
     pub redirect: Option<Redirect>,
+    /// How long a request may take to arrive, its body included.
+    pub request_timeout: Duration,
     /// How long a connection may be idle, if it isn't Traefik's default.
     pub idle_timeout: Option<Duration>,
     /// Whose `X-Forwarded` headers count.
@@ -206,6 +212,8 @@ pub struct JwtConfig {
     pub scope_prefix: String,
     /// The claim that limits a token to some routes.
     pub routes_claim: String,
+    /// How much of the table such a token may fill, in percent.
+    pub table_percent: usize,
 }
 
 /// Where routes are kept.
@@ -243,6 +251,8 @@ pub struct EtcdConfig {
     pub cert: Option<PathBuf>,
     /// Its key; there is one exactly if there is a certificate.
     pub key: Option<PathBuf>,
+    /// Its revision may be moved on by writing.
+    pub allow_revision_bump: bool,
 }
 
 /// Which Traefiks there are, and what they look like.
@@ -307,6 +317,8 @@ pub struct RoutingConfig {
     pub default_target: Option<Target>,
     /// The most routes that are accepted.
     pub max_routes: usize,
+    /// The most bytes that their records may have together.
+    pub max_table_bytes: usize,
 }
 
 /// How users' servers are reached.

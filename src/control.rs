@@ -19,7 +19,7 @@ use crate::lifecycle::{Lifecycle, Readiness};
 use crate::random;
 use crate::route::installation::Installation;
 use crate::route::record::{Head, RecordKeys};
-use crate::route::{Route, RouteData, RouteSpec, RouteTable, Target, chain};
+use crate::route::{Route, RouteData, RouteSpec, RouteTable, Target, Weight, chain};
 use crate::snapshot::{self, Snapshot};
 use crate::store::SharedStore;
 use crate::traefik::bucket::Sizes;
@@ -38,10 +38,12 @@ pub use known::{History, LastKnown};
 use mirror::{Mirror, View};
 use past::{Past, Verdict};
 use pulse::Pulse;
+pub use room::Room;
 use writer::{Change, Command, Writer};
 
 pub mod bulk;
 
+mod behind;
 mod commit;
 mod counts;
 mod delivery;
@@ -55,6 +57,7 @@ mod past;
 mod projection;
 mod pulse;
 mod restore;
+mod room;
 mod stillness;
 mod view;
 mod writer;
@@ -86,13 +89,38 @@ pub enum ControlError {
         /// The limit.
         max: usize,
     },
+    /// The table is full.
+    #[error("the records of all routes would have more than {max} bytes together, the limit set by --max-table-bytes")]
+    TooManyBytes {
+        /// The limit.
+        max: usize,
+    },
+    /// The caller's part of the table is full.
+    #[error(
+        "the routes that this token is good for would be more than {} or have more than {} bytes together, the share of the \
+         table that --jwt-table-percent allows", max.routes, max.bytes
+    )]
+    ShareIsFull {
+        /// The limits.
+        max: Weight,
+    },
+    /// It could not be read again once it is written, which is a fault of ours: nothing has changed.
+    #[error("the record can't be kept: {0}")]
+    Unwritable(String),
 }
 
 /// The four verbs on routes, as the API calls them. A caller may go away: dropping a call's future at any point is fine.
 #[async_trait]
 pub trait Routes: Send + Sync + 'static {
-    /// Records a route, and returns when every live Traefik serves it.
-    async fn add(&self, spec: RouteSpec, target: Target, data: RouteData) -> Result<(), ControlError>;
+    /// Records a route, and returns when every live Traefik serves it. A caller who may only change routes `below` some
+    /// prefixes may fill a share of the table with them.
+    async fn add(
+        &self,
+        spec: RouteSpec,
+        target: Target,
+        data: RouteData,
+        below: Option<&[RouteSpec]>,
+    ) -> Result<(), ControlError>;
 
     /// Removes a route, and returns when no live Traefik serves it any more. `false`: there was none.
     async fn remove(&self, spec: RouteSpec) -> Result<bool, ControlError>;
@@ -111,6 +139,7 @@ pub trait Routes: Send + Sync + 'static {
 
 /// What a control plane needs to know.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "they are switches of the command line, and independent")]
 pub struct Settings {
     /// Where the records lie in the store.
     pub records: RecordKeys,
@@ -118,12 +147,14 @@ pub struct Settings {
     pub tree: fixed::Settings,
     /// How large buckets may get.
     pub sizes: Sizes,
-    /// The most routes that the table takes.
-    pub routes_max: usize,
+    /// How much the table takes.
+    pub room: Room,
     /// Take over a tree that was written with other settings.
     pub adopt_layout: bool,
     /// Remove keys in Traefik's tree that are none of ours.
     pub own_root_key: bool,
+    /// Move the store's revision on by writing, after it went back, so that Traefiks hear its changes again.
+    pub allow_revision_bump: bool,
     /// The Traefiks don't read the store: they are sent what it holds.
     pub deliver: bool,
     /// Where the routes are kept for times without a store.
@@ -218,16 +249,19 @@ impl ControlPlane {
         lifecycle.spawn("pulse", async move { pulse.run(stopping).await });
         lifecycle.spawn("epoch", tell_epoch(mirror.clone(), fleet.clone(), lifecycle.stopping()));
         let fallback = Arc::new(Fallback::new(known.clone(), fleet.clone(), settings.clone()));
-        let writer = Writer::new(
+        let writer = Arc::new(Writer::new(
             store.clone(),
             clock.clone(),
             mirror.clone(),
             fleet.clone(),
             settings.clone(),
             readiness.clone(),
-        );
+        ));
         let stopping = lifecycle.stopping();
-        lifecycle.spawn("writer", async move { writer.run(queue, stopping).await });
+        lifecycle.spawn("writer", async move {
+            // Also in the middle of something: that is as if this replica had been killed, which harms nothing.
+            stopping.clone().run_until_cancelled(writer.run(queue, stopping)).await;
+        });
         Arc::new(Self { store, settings, mirror, fleet, commands, counts, known, fallback, snapshots, clock })
     }
 
@@ -245,7 +279,7 @@ impl ControlPlane {
 
     /// The routes in this replica's mirror; `None` until they have been read.
     #[must_use]
-    pub fn table(&self) -> Option<RouteTable> {
+    pub fn table(&self) -> Option<Arc<RouteTable>> {
         let view = self.mirror.read();
         view.records_loaded.then(|| view.table.clone())
     }
@@ -272,7 +306,7 @@ impl ControlPlane {
     /// Records a route unless there is one of this prefix, and returns when every live Traefik serves what there is. `true`:
     /// there was one.
     pub async fn add_if_absent(&self, spec: RouteSpec, target: Target, data: RouteData) -> Result<bool, ControlError> {
-        self.change(Change::Put { spec, target, data, replace: false }).await
+        self.change(Change::Put { spec, target, data, replace: false, below: None }).await
     }
 
     async fn change(&self, change: Change) -> Result<bool, ControlError> {
@@ -359,8 +393,15 @@ impl ControlPlane {
 
 #[async_trait]
 impl Routes for ControlPlane {
-    async fn add(&self, spec: RouteSpec, target: Target, data: RouteData) -> Result<(), ControlError> {
-        self.change(Change::Put { spec, target, data, replace: true }).await.map(drop)
+    async fn add(
+        &self,
+        spec: RouteSpec,
+        target: Target,
+        data: RouteData,
+        below: Option<&[RouteSpec]>,
+    ) -> Result<(), ControlError> {
+        let below = below.map(ToOwned::to_owned);
+        self.change(Change::Put { spec, target, data, replace: true, below }).await.map(drop)
     }
 
     async fn remove(&self, spec: RouteSpec) -> Result<bool, ControlError> {

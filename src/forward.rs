@@ -5,14 +5,17 @@
 //! Bytes go both ways as fast as the slower side takes them; one side may end while the other goes on; silence has no limit,
 //! for a websocket may be silent for hours.
 
+mod counts;
 mod members;
 mod peer;
 mod registry;
 mod relay;
 
+pub use counts::{Connections, Counts};
 pub use registry::{Forwards, Runner};
 pub use relay::Relay;
 
+use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -31,7 +34,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
 use crate::socket::UnixSocket;
-use crate::telemetry::seldom::Seldom;
+use crate::telemetry::throttle::{self, Peer};
 
 /// Lets us have as many open files as the system allows: each forwarded connection takes two.
 pub fn raise_open_files() {
@@ -60,13 +63,40 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
+        Self::of(None)
+    }
+}
+
+/// A connection takes two open files, and there are two sides, users and servers: so this leaves half of the open files to
+/// everything else.
+const OPEN_FILES_PER_CONNECTION: u64 = 8;
+
+/// One server gets no more than this part of the connections, so that the others have some.
+const PART_OF_ONE_SERVER: usize = 4;
+
+impl Limits {
+    /// So many connections in all, or as many as the limit of open files is good for.
+    #[must_use]
+    pub fn of(connections_max: Option<usize>) -> Self {
+        let by_open_files = || {
+            let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+            let connections = (limit / OPEN_FILES_PER_CONNECTION).clamp(1, Semaphore::MAX_PERMITS as u64);
+            usize::try_from(connections).unwrap_or(Semaphore::MAX_PERMITS)
+        };
+        let connections_max = connections_max.unwrap_or_else(by_open_files);
         Self {
-            connections_max: 2048,
-            connections_total_max: 16 * 1024,
+            connections_max,
+            connections_total_max: connections_max,
             connect_timeout: Duration::from_secs(10),
             keepalive: Duration::from_secs(60),
             stop_timeout: Duration::from_millis(300),
         }
+    }
+
+    /// The same for the sockets of several servers.
+    #[must_use]
+    pub fn for_servers(self) -> Self {
+        Self { connections_max: (self.connections_total_max / PART_OF_ONE_SERVER).max(1), ..self }
     }
 }
 
@@ -76,24 +106,32 @@ pub struct SocketForward {
     socket: UnixSocket,
     to: SocketAddr,
     limits: Limits,
+    counts: Arc<Counts>,
 }
 
 impl SocketForward {
     /// Listens at `path`; who may connect is up to the file's mode, which the umask gives. A stale file is replaced, and the
     /// file is removed at the end. The error is a sentence without the name of the setting.
     pub async fn bind(path: &Path, to: SocketAddr, limits: Limits) -> Result<Self, String> {
-        Ok(Self { socket: UnixSocket::bind(path).await?, to, limits })
+        let counts = Arc::new(Counts::new(limits.connections_max));
+        Ok(Self { socket: UnixSocket::bind(path).await?, to, limits, counts })
+    }
+
+    /// How many connections there are.
+    #[must_use]
+    pub fn counts(&self) -> Arc<Counts> {
+        self.counts.clone()
     }
 
     /// Forwards until `stop`; then open connections have a little time left.
     pub async fn run(self, stop: CancellationToken) {
-        let Self { socket, to, limits } = self;
+        let Self { socket, to, limits, counts } = self;
         info!("Connections to the socket {} go to {to}", socket.path().display());
-        let crew = Crew::new(&limits, limits.connections_max);
+        let crew = Crew::new(&limits, counts);
         let connections = Arc::new(Semaphore::new(limits.connections_max));
         let accepting = async {
             loop {
-                let permits = crew.permits(&connections).await;
+                let permits = crew.permits(&connections, limits.connections_max, socket.path().display()).await;
                 let client = match socket.accept().await {
                     Ok(client) => client,
                     Err(error) => {
@@ -128,6 +166,7 @@ struct Crew {
     tasks: TaskTracker,
     cut: CancellationToken,
     total: Arc<Semaphore>,
+    counts: Arc<Counts>,
     stop_timeout: Duration,
 }
 
@@ -140,16 +179,24 @@ impl Drop for Crew {
 }
 
 impl Crew {
-    fn new(limits: &Limits, total: usize) -> Self {
-        let (tasks, cut) = (TaskTracker::new(), CancellationToken::new());
-        Self { tasks, cut, total: Arc::new(Semaphore::new(total)), stop_timeout: limits.stop_timeout }
+    fn new(limits: &Limits, counts: Arc<Counts>) -> Self {
+        let (tasks, cut, total) = (TaskTracker::new(), CancellationToken::new(), counts.max());
+        Self { tasks, cut, total: Arc::new(Semaphore::new(total)), counts, stop_timeout: limits.stop_timeout }
     }
 
-    /// A place for one more connection.
-    async fn permits(&self, of_one: &Arc<Semaphore>) -> Permits {
-        static TOLD: Seldom = Seldom::every(Duration::from_secs(60));
-        if (of_one.available_permits() == 0 || self.total.available_permits() == 0) && TOLD.is_due() {
-            warn!("The limit of forwarded connections is reached; new ones wait until others end");
+    /// A place for one more connection; `socket` is named when there is none.
+    async fn permits(&self, of_one: &Arc<Semaphore>, max: usize, socket: impl fmt::Display) -> Permits {
+        if of_one.available_permits() == 0 || self.total.available_permits() == 0 {
+            self.counts.limit_reached();
+            let socket = socket.to_string();
+            if throttle::is_first("sockets with too many connections", Peer::Unknown, &socket) {
+                warn!(
+                    socket,
+                    "The limit of connections through {socket} is reached ({max}, and {} for all of its kind); new ones \
+                     wait until others end",
+                    self.counts.max()
+                );
+            }
         }
         let acquire = |semaphore: &Arc<Semaphore>| semaphore.clone().acquire_owned();
         let (one, all) = (acquire(of_one).await, acquire(&self.total).await);
@@ -157,9 +204,9 @@ impl Crew {
     }
 
     fn carry(&self, permits: Permits, connection: impl Future<Output = ()> + Send + 'static) {
-        let cut = self.cut.clone();
+        let (cut, counted) = (self.cut.clone(), self.counts.count());
         self.tasks.spawn(async move {
-            let _permits = permits;
+            let (_permits, _counted) = (permits, counted);
             tokio::select! {
                 () = connection => {}
                 () = cut.cancelled() => {}
@@ -180,11 +227,10 @@ impl Crew {
 /// What to do about a connection that could not be accepted. Nothing may end the accepting: most errors pass, and a full
 /// file table empties again.
 async fn after(error: &io::Error) {
-    static TOLD: Seldom = Seldom::every(Duration::from_secs(10));
     if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
         return;
     }
-    if TOLD.is_due() {
+    if throttle::is_first("connections that can't be accepted", Peer::Unknown, &error.to_string()) {
         warn!(%error, "A connection can't be accepted: {error}; trying again (is the limit of open files reached?)");
     }
     sleep(Duration::from_millis(100)).await;

@@ -28,7 +28,9 @@ pub mod cli;
 
 pub mod causes;
 pub mod clock;
+pub mod files;
 pub mod lifecycle;
+pub mod ownership;
 pub mod random;
 pub mod socket;
 pub mod telemetry;

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -74,7 +76,7 @@ impl Lifecycle {
         F: Future<Output = ()> + Send + 'static,
     {
         let (may_end, draining, crashed) = (may_end.clone(), self.draining.clone(), self.crashed.clone());
-        let inner = tracker.spawn(task.instrument(info_span!("task", name)));
+        let inner = tracker.spawn(task.instrument(info_span!("task", task = name)));
         tracker.spawn(async move {
             let ended = inner.await;
             if ended.is_err() || !may_end.is_cancelled() {
@@ -99,6 +101,20 @@ impl Lifecycle {
             Some(name) => Err(name),
             None => Ok(()),
         }
+    }
+}
+
+/// Runs work that keeps a thread busy where it keeps nothing else waiting, unless it is so short that the way there would be
+/// longer. A panic goes on in the caller.
+pub async fn compute<T: Send + 'static>(is_long: bool, work: impl FnOnce() -> T + Send + 'static) -> T {
+    if !is_long {
+        return work();
+    }
+    match spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
+        // The runtime ends, and everything with it.
+        Err(_) => std::future::pending().await,
     }
 }
 
@@ -218,6 +234,16 @@ mod tests {
         let lifecycle = Lifecycle::new();
         lifecycle.spawn("wild", async { panic!("on purpose") });
         assert_eq!(lifecycle.finished().await, Err("wild".to_owned()));
+    }
+
+    /// On the one thread of this test's runtime the work would wait for ever for what comes after it.
+    #[tokio::test]
+    async fn long_work_keeps_nothing_else_waiting() {
+        let (go, wait) = std::sync::mpsc::channel();
+        let work = compute(true, move || wait.recv().expect("it is told"));
+        let told = async { go.send(7).expect("somebody waits") };
+        assert_eq!(tokio::join!(work, told).0, 7);
+        assert_eq!(compute(false, || std::thread::current().id()).await, std::thread::current().id());
     }
 
     #[test]

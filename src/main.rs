@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use pointsman::child::exec;
 use pointsman::cli::{self, Exit};
+use pointsman::telemetry::FlushAtEnd;
 
 /// How long a blocking call that nobody waits for any more may hold up the end of the process.
 const LEFTOVERS_WAIT: Duration = Duration::from_millis(200);
@@ -15,6 +16,7 @@ fn main() -> ExitCode {
     if words.first().is_some_and(|word| word == exec::COMMAND) {
         return cli::startup_failure(&exec::exec(&words[1..])).into();
     }
+    let _flush = FlushAtEnd;
     // With more than one provider compiled in, rustls has no default; so the choice is made here, once.
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         return Exit::Failure.into();

@@ -10,13 +10,33 @@ pub mod table;
 pub mod target;
 
 pub use spec::{RouteSpec, SpecError};
-pub use table::RouteTable;
+pub use table::{RouteTable, Weight};
 pub use target::{Target, TargetError, origin};
 
 use jiff::Timestamp;
 
 /// The JSON object that the hub posted, kept as it came (its `target` included).
 pub type RouteData = serde_json::Map<String, serde_json::Value>;
+
+/// How many levels of lists and objects a route's data may have, its own object included. The JSON library reads 128, and
+/// data is stored inside of a record, which adds levels of its own.
+pub const LEVELS_MAX: usize = 64;
+
+/// Whether data has more levels than [`LEVELS_MAX`].
+#[must_use]
+pub fn is_too_deep(data: &RouteData) -> bool {
+    data.values().any(|value| is_deeper(value, LEVELS_MAX - 1))
+}
+
+fn is_deeper(value: &serde_json::Value, levels: usize) -> bool {
+    use serde_json::Value::{Array, Object};
+    match value {
+        Array(_) | Object(_) if levels == 0 => true,
+        Array(values) => values.iter().any(|value| is_deeper(value, levels - 1)),
+        Object(map) => map.values().any(|value| is_deeper(value, levels - 1)),
+        _ => false,
+    }
+}
 
 /// One route: where requests below a prefix go.
 #[derive(Debug, Clone, PartialEq)]

@@ -7,14 +7,14 @@
 //! A second opinion for times without a store, never a source of truth: nothing of it is ever written to the store.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
 use crate::route::RouteTable;
-use crate::route::record::{self, Head};
+use crate::route::record::{Head, Record};
 
 pub use folder::{Folder, Stored};
 
@@ -35,7 +35,7 @@ pub struct Snapshot {
     /// When it was true.
     pub taken: Timestamp,
     /// The routes.
-    pub table: RouteTable,
+    pub table: Arc<RouteTable>,
 }
 
 /// Whose routes a snapshot holds: another installation's are not for us, even if somebody gives both the same folder.
@@ -72,16 +72,11 @@ pub enum SnapshotError {
     },
 }
 
-#[derive(Serialize, Deserialize)]
-struct Envelope<'a> {
-    format: u32,
-    sha256: String,
-    #[serde(borrow)]
-    snapshot: &'a RawValue,
-}
+/// What stands around the body, whose digest it has: from the beginning to the digest, from there to the body, and the end.
+const ENVELOPE: [&str; 3] = [r#"{"format":1,"sha256":""#, r#"","snapshot":"#, "}"];
 
 #[derive(Serialize, Deserialize)]
-struct Body<R> {
+struct Body<'a> {
     prefix: String,
     installation: Option<String>,
     epoch: String,
@@ -90,7 +85,8 @@ struct Body<R> {
     revision: i64,
     highest_revision: i64,
     taken: Timestamp,
-    routes: Vec<R>,
+    #[serde(borrow)]
+    routes: Vec<Record<'a>>,
 }
 
 impl Snapshot {
@@ -101,8 +97,6 @@ impl Snapshot {
     /// Never: a snapshot is made of text, numbers and records, which can always be written.
     #[must_use]
     pub fn encode(&self, owner: &Owner) -> Vec<u8> {
-        const WRITABLE: &str = "a snapshot is made of text, numbers and records";
-        let record = |route| RawValue::from_string(String::from_utf8(record::encode(route)).expect(WRITABLE));
         let body = Body {
             prefix: owner.prefix.clone(),
             installation: owner.installation.clone(),
@@ -112,13 +106,11 @@ impl Snapshot {
             revision: self.revision,
             highest_revision: self.highest_revision,
             taken: self.taken,
-            routes: self.table.iter().map(|route| record(route).expect(WRITABLE)).collect(),
+            routes: self.table.iter().map(|route| Record::of(route)).collect(),
         };
-        let snapshot = serde_json::value::to_raw_value(&body).expect(WRITABLE);
-        let envelope = Envelope { format: FORMAT, sha256: sha256(snapshot.get()), snapshot: &snapshot };
-        let mut bytes = serde_json::to_vec(&envelope).expect(WRITABLE);
-        bytes.push(b'\n');
-        bytes
+        let body = serde_json::to_string(&body).expect("a snapshot is made of text, numbers and records");
+        let [begin, middle, end] = ENVELOPE;
+        [begin, &sha256(&body), middle, &body, end, "\n"].concat().into_bytes()
     }
 
     /// Reads what was written to disk.
@@ -132,11 +124,11 @@ impl Snapshot {
         if version.format != FORMAT {
             return Err(SnapshotError::Format(version.format));
         }
-        let envelope: Envelope<'_> = serde_json::from_slice(bytes).map_err(json)?;
-        if envelope.sha256 != sha256(envelope.snapshot.get()) {
+        let (digest, body) = open_envelope(bytes).ok_or_else(|| SnapshotError::Json("it ends early".to_owned()))?;
+        if digest != sha256(body) {
             return Err(SnapshotError::Digest);
         }
-        let body: Body<&RawValue> = serde_json::from_str(envelope.snapshot.get()).map_err(json)?;
+        let body: Body<'_> = serde_json::from_str(body).map_err(json)?;
         let theirs = Owner { prefix: body.prefix, installation: body.installation };
         if theirs != *owner {
             let name = theirs.installation.map(|name| format!(" of the installation {name:?}")).unwrap_or_default();
@@ -145,12 +137,25 @@ impl Snapshot {
         let head = format!("1 {} {} {}", body.epoch, body.n, body.nonce);
         let head =
             Head::parse(head.as_bytes()).map_err(|e| SnapshotError::Field { field: "head", reason: e.to_string() })?;
-        let routes = body.routes.iter().map(|route| record::parse(route.get().as_bytes()));
+        let routes = body.routes.into_iter().map(Record::into_route);
         let table = routes
             .collect::<Result<RouteTable, _>>()
             .map_err(|e| SnapshotError::Field { field: "route", reason: e.to_string() })?;
-        Ok(Self { head, revision: body.revision, highest_revision: body.highest_revision, taken: body.taken, table })
+        Ok(Self {
+            head,
+            revision: body.revision,
+            highest_revision: body.highest_revision,
+            taken: body.taken,
+            table: Arc::new(table),
+        })
     }
+}
+
+/// The digest and the body, each as it is written.
+fn open_envelope(bytes: &[u8]) -> Option<(&str, &str)> {
+    let [begin, middle, end] = ENVELOPE;
+    let text = std::str::from_utf8(bytes).ok()?.trim_end();
+    text.strip_prefix(begin)?.strip_suffix(end)?.split_once(middle)
 }
 
 fn sha256(text: &str) -> String {

@@ -1,10 +1,13 @@
-//! Unix sockets as files: a stale one makes room, a live one is left alone, and ours is gone when we are.
+//! Unix sockets as files: a stale one makes room, a live one is left alone, and ours is gone when we are. And what the
+//! libraries leave out when they make a socket.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::net::{listen, sockopt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
@@ -14,6 +17,29 @@ const ANSWER_MAX: Duration = Duration::from_secs(1);
 
 /// The kernel's limit for the path of a socket, in bytes.
 pub const PATH_BYTES_MAX: usize = 107;
+
+/// Lets as many connections wait in the queue of a listening socket as the system allows (`net.core.somaxconn`). The
+/// libraries ask for 128, and connections beyond are dropped: over TCP the client tries again after a second.
+pub fn lengthen_queue(listener: impl AsFd) -> io::Result<()> {
+    // The kernel takes what it allows.
+    Ok(listen(listener, i32::MAX)?)
+}
+
+/// What the kernel may keep of each direction of a connection, in bytes; it takes twice as much with what it needs itself.
+const BUFFER_BYTES: usize = 64 * 1024;
+
+/// Bounds the buffers of a connection, which else grow to megabytes. So it shows soon whether a client reads, and a client
+/// that doesn't costs little.
+pub fn bound_buffers(stream: impl AsFd) -> io::Result<()> {
+    sockopt::set_socket_send_buffer_size(&stream, BUFFER_BYTES)?;
+    Ok(sockopt::set_socket_recv_buffer_size(&stream, BUFFER_BYTES)?)
+}
+
+/// When this TCP connection is closed, what was not sent is thrown away, and the peer gets a reset: else the kernel goes on
+/// trying for minutes.
+pub fn reset_on_close(stream: impl AsFd) -> io::Result<()> {
+    Ok(sockopt::set_socket_linger(stream, Some(Duration::ZERO))?)
+}
 
 /// A Unix socket that listens. Its file has the mode that the umask leaves, and is removed when this is dropped.
 #[derive(Debug)]
@@ -34,6 +60,7 @@ impl UnixSocket {
         }
         make_room(path).await?;
         let listener = UnixListener::bind(path).map_err(|error| explain(&error))?;
+        lengthen_queue(&listener).map_err(|error| explain(&error))?;
         Ok(Self { listener, path: path.to_owned(), file: identity(path) })
     }
 

@@ -2,17 +2,36 @@
 
 pub mod durations;
 pub mod seldom;
+pub mod throttle;
 
+mod json;
+mod lines;
+
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt;
 use std::io;
+use std::panic::PanicHookInfo;
 use std::str::FromStr;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use tracing::error;
 
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt as format, reload};
 
+use json::Json;
+use lines::Lines;
+
+/// How long the last lines may take at the end of the process. The hub gives us 1 s in all.
+const FLUSH_MAX: Duration = Duration::from_millis(300);
+
+/// Where the lines of this process go, once logging has started.
+static LINES: OnceLock<Lines> = OnceLock::new();
+
 /// How much is logged; the names are those of the configurable-http-proxy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum LogLevel {
     /// Every call and every decision.
     Debug,
@@ -94,13 +113,47 @@ impl LogHandle {
 /// Starts logging for the whole process. A second call is an error.
 pub fn init(level: LogLevel, format: LogFormat) -> Result<LogHandle, String> {
     let (filter, handle) = reload::Layer::new(filter(level));
-    let lines = format::layer().with_writer(io::stderr);
+    let queue = Lines::to_stderr().map_err(|e| e.to_string())?;
+    let writer = queue.clone();
+    let lines = format::layer().with_writer(move || writer.clone());
     let lines = match format {
         LogFormat::Text => lines.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).boxed(),
-        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+        LogFormat::Json => lines.fmt_fields(Json).event_format(Json).boxed(),
     };
     Registry::default().with(filter).with(lines).try_init().map_err(|e| e.to_string())?;
+    LINES.get_or_init(|| queue);
+    // The usual report goes to stderr itself, which may block, and is no line of the log.
+    std::panic::set_hook(Box::new(report_panic));
     Ok(LogHandle { filter: handle })
+}
+
+/// Log lines that were dropped since the start, because stderr was not read.
+#[must_use]
+pub fn lines_dropped() -> u64 {
+    LINES.get().map_or(0, Lines::dropped)
+}
+
+/// While this lives the process goes on; when it is dropped, what was logged is written, unless stderr isn't read.
+#[derive(Debug)]
+pub struct FlushAtEnd;
+
+impl Drop for FlushAtEnd {
+    fn drop(&mut self) {
+        if let Some(lines) = LINES.get() {
+            lines.flush(FLUSH_MAX);
+        }
+    }
+}
+
+fn report_panic(panic: &PanicHookInfo<'_>) {
+    let place = panic.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
+    let payload = panic.payload();
+    let reason = payload.downcast_ref::<&str>().copied().or(payload.downcast_ref::<String>().map(String::as_str));
+    let reason = reason.unwrap_or("no reason given");
+    // Only if RUST_BACKTRACE asks for it.
+    let backtrace = Backtrace::capture();
+    let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
+    error!(backtrace, "A panic at {place}: {reason}");
 }
 
 /// Our own events from `level` on, those of foreign crates from warnings on.

@@ -28,14 +28,16 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("route", &[]),
     ("causes", &[]),
     ("clock", &[]),
+    ("files", &[]),
     ("lifecycle", &[]),
+    ("ownership", &[]),
     ("random", &[]),
     ("socket", &[]),
     ("telemetry", &[]),
 ];
 
 /// Rooms that know nothing of ours, and that everybody but the pure ones may use.
-const COMMON_ROOMS: &[&str] = &["causes", "clock", "lifecycle", "random", "socket", "telemetry"];
+const COMMON_ROOMS: &[&str] = &["causes", "clock", "files", "lifecycle", "ownership", "random", "socket", "telemetry"];
 
 /// Rooms of plain values and functions: they get their time from outside and start nothing.
 const PURE_ROOMS: &[&str] = &["route"];
@@ -68,12 +70,12 @@ const CRATE_HOMES: &[(&str, &[&str])] = &[
     ),
     ("jsonwebtoken", &["api/auth"]),
     ("clap", &["cli"]),
-    ("socket2", &["forward"]),
+    ("socket2", &["child", "forward"]),
     ("prometheus_client", &["api/metrics"]),
     ("tokio_rustls", &["api/listen"]),
     ("rcgen", &["traefik/folder"]),
     ("command_fds", &["child"]),
-    ("rustix", &["child", "forward", "api/metrics", "store/embedded/inspect"]),
+    ("rustix", &["child", "clock", "forward", "api/metrics", "ownership", "socket", "store/embedded/inspect"]),
     ("toml", &["config"]),
 ];
 

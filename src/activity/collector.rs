@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -207,7 +208,6 @@ impl Collector {
         let servers = self.servers.of(table, &names).await;
         let places = self.places(live);
         let connections = self.connections(&places, &servers).await;
-        let looked_at = self.activity.clock.now();
         let looks = self.scrape(live).await;
         let now_ms = self.activity.clock.now().as_millisecond();
         // If we were paused somebody else has the lease, and what is news to us happened long ago. A pause that comes only
@@ -227,8 +227,8 @@ impl Collector {
         self.totals.keep(|url| all.contains_key(url));
         self.streams.retain(|place, _| places.contains_key(place));
         for (place, urls) in &places {
-            let connections = match connections.get(place) {
-                Some(Ok(connections)) => connections,
+            let (connections, looked_at) = match connections.get(place) {
+                Some(Ok((connections, looked_at))) => (connections, *looked_at),
                 Some(Err(reason)) => {
                     complaints.insert(urls.join(", "), format!("its connections can't be seen: {reason}"));
                     continue;
@@ -304,12 +304,13 @@ impl Collector {
         places
     }
 
-    /// The connections to our servers, as far as they can be seen.
+    /// The connections to our servers, as far as they can be seen, and when they were so: what is said of them counts from
+    /// that moment, however long this task then waits for its turn.
     async fn connections(
         &mut self,
         places: &BTreeMap<Place, Vec<String>>,
         servers: &ByServer,
-    ) -> HashMap<Place, Result<Vec<Connection>, String>> {
+    ) -> HashMap<Place, Result<(Vec<Connection>, Timestamp), String>> {
         let ports: BTreeSet<u16> = servers.keys().map(SocketAddr::port).collect();
         let ports: Vec<u16> = if ports.len() > PORTS_MAX { Vec::new() } else { ports.into_iter().collect() };
         let mut looks = JoinSet::new();
@@ -317,8 +318,12 @@ impl Collector {
             match place {
                 Place::Here => {
                     let (ports, process) = (ports.clone(), self.settings.process.clone());
+                    let clock = self.activity.clock.clone();
                     looks.spawn(async move {
-                        let read = move || kernel::connections(&ports, process.and_then(|process| process()));
+                        let read = move || {
+                            let read = kernel::connections(&ports, process.and_then(|process| process()));
+                            read.map(|connections| (connections, clock.now()))
+                        };
                         let read = spawn_blocking(read).await.map_err(|e| e.to_string());
                         (Place::Here, read.and_then(|read| read.map_err(|e| e.to_string())))
                     });
@@ -331,10 +336,13 @@ impl Collector {
                     if let Ok(remote) = &remote {
                         self.remotes.insert(url.clone(), remote.clone());
                     }
-                    let (place, ports) = (place.clone(), ports.clone());
+                    let (place, ports, clock) = (place.clone(), ports.clone(), self.activity.clock.clone());
                     looks.spawn(async move {
                         match remote {
-                            Ok(remote) => (place, remote.connections(&ports).await),
+                            Ok(remote) => {
+                                let read = remote.connections(&ports).await;
+                                (place, read.map(|connections| (connections, clock.now())))
+                            }
                             Err(reason) => (place, Err(reason)),
                         }
                     });
@@ -346,7 +354,7 @@ impl Collector {
         let mut found = HashMap::new();
         while let Some(look) = looks.join_next().await {
             if let Ok((place, mut read)) = look {
-                if let Ok(connections) = &mut read {
+                if let Ok((connections, _)) = &mut read {
                     connections.retain(|connection| servers.contains_key(&connection.server));
                 }
                 found.insert(place, read);
@@ -363,7 +371,7 @@ impl Collector {
         for url in live {
             let client = match self.known_clients.get(url) {
                 Some(client) => client.clone(),
-                None => match self.fleet.client(url) {
+                None => match self.fleet.client(url).await {
                     Ok(client) => self.known_clients.entry(url.clone()).or_insert(client).clone(),
                     Err(error) => {
                         done.push(Look { url: url.clone(), counters: Err(error.to_string()) });

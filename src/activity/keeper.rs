@@ -313,7 +313,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::clock::SystemClock;
+    use crate::clock::{Moment, SystemClock};
     use crate::lifecycle::Lifecycle;
     use crate::route::{Route, RouteData, RouteSpec, RouteTable, Target};
     use crate::store::Store as _;
@@ -397,7 +397,7 @@ mod tests {
     /// Somebody takes the lease, whoever had it.
     async fn take(store: &MemoryStore) -> Held {
         let mut contender = Contender::new("p/activity/lease", Times { ttl: Duration::ZERO, ..Times::default() });
-        let now = Instant::now();
+        let now = Moment::now();
         contender.see(Update::Reset(store.list("p/activity/lease").await.expect("memory")), now);
         let Step::Ask(txn) = contender.step(now) else { panic!("nothing to wait for") };
         contender.answered(store.commit(txn).await, now, now);

@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_sock_diag::SockDiagMessage;
@@ -33,7 +33,7 @@ mod tcp_info {
 }
 
 /// The open connections of this network namespace to these ports, or to any if none is named; only those of this process,
-/// if one is named. Takes some milliseconds for thousands of them.
+/// if one is named. Takes some milliseconds for thousands of them; how long each was idle is true for the moment of the return.
 pub fn connections(ports: &[u16], process: Option<u32>) -> io::Result<Vec<Connection>> {
     let owned = process.map(sockets_of).transpose()?;
     read(ports, |header| owned.as_ref().is_none_or(|owned| owned.contains(&header.inode)))
@@ -54,14 +54,14 @@ pub fn outgoing(ports: &[u16]) -> io::Result<Vec<Connection>> {
 
 fn read(ports: &[u16], wanted: impl Fn(&InetResponseHeader) -> bool) -> io::Result<Vec<Connection>> {
     let socket = open()?;
-    let (mut found, mut unreadable) = (Vec::new(), false);
+    let (mut found, mut unreadable): (Vec<(Connection, Instant)>, _) = (Vec::new(), false);
     let every_port = [0];
     for port in if ports.is_empty() { &every_port } else { ports } {
         for family in [AF_INET, AF_INET6] {
             dump(&socket, family, *port, StateFlags::ESTABLISHED, |response| {
                 if wanted(&response.header) {
                     match connection(response) {
-                        Some(connection) => found.push(connection),
+                        Some(connection) => found.push((connection, Instant::now())),
                         None => unreadable = true,
                     }
                 }
@@ -71,7 +71,10 @@ fn read(ports: &[u16], wanted: impl Fn(&InetResponseHeader) -> bool) -> io::Resu
     if unreadable {
         return Err(io::Error::new(io::ErrorKind::Unsupported, "it needs Linux 4.19 or newer"));
     }
-    Ok(found)
+    // Each dump goes through a table that is as large as the machine's memory allows, which takes milliseconds.
+    let until_now =
+        |(connection, at): (Connection, Instant)| Connection { idle: connection.idle + at.elapsed(), ..connection };
+    Ok(found.into_iter().map(until_now).collect())
 }
 
 fn open() -> io::Result<Socket> {

@@ -92,7 +92,8 @@ impl Streams {
             let new = connection.sent.saturating_sub(before.map_or(0, |known| known.sent));
             let mut known = before.unwrap_or(Known { sent: 0, is_stream: false, unexplained: 0 });
             known.sent = connection.sent;
-            let at = now - jiff::SignedDuration::try_from(connection.idle).unwrap_or_default();
+            let idle = jiff::SignedDuration::try_from(connection.idle).unwrap_or_default();
+            let at = now.checked_sub(idle).unwrap_or(now);
             // Of one that wasn't there before, all is new, unless the kernel left it out of the last look, or there was none.
             let is_new = || self.looked_at.is_some_and(|looked_at| at >= looked_at);
             if new > 0 && (before.is_some() || is_new()) {

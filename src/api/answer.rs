@@ -87,8 +87,12 @@ impl Answer {
 
 impl From<ControlError> for Answer {
     fn from(error: ControlError) -> Self {
-        // A full table too is 503: a 4xx would stop the server that the hub has just started, and room may come back.
-        Self::unavailable(error.to_string())
+        match &error {
+            // To ask again does not help.
+            ControlError::Unwritable(_) => Self::sentence(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+            // A full table too is 503: a 4xx would stop the server that the hub has just started, and room may come back.
+            _ => Self::unavailable(error.to_string()),
+        }
     }
 }
 

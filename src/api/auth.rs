@@ -20,6 +20,7 @@ use tracing::{info, warn};
 use url::Url;
 
 use crate::clock::SharedClock;
+use crate::files;
 use crate::route::RouteSpec;
 use header::Credentials;
 use jwks::RemoteKeys;
@@ -111,6 +112,12 @@ impl Grant {
     /// Leave for every route.
     const EVERYWHERE: Self = Self { below: None };
 
+    /// The prefixes that it is limited to, if it is.
+    #[must_use]
+    pub fn below(&self) -> Option<&[RouteSpec]> {
+        self.below.as_deref()
+    }
+
     /// Whether it is good for the route `spec`.
     #[must_use]
     pub fn covers(&self, spec: &RouteSpec) -> bool {
@@ -138,6 +145,9 @@ impl std::fmt::Debug for Authenticator {
         f.debug_struct("Authenticator").finish_non_exhaustive()
     }
 }
+
+/// No key is longer, and no set of keys.
+const KEY_BYTES_MAX: u64 = 1024 * 1024;
 
 /// What a fallback key is made for: another use of the token would have another label.
 const FALLBACK_LABEL: &[u8] = b"pointsman fallback 1";
@@ -297,7 +307,7 @@ impl JwtRules {
 }
 
 fn read(path: &std::path::Path) -> Result<Vec<u8>, AuthError> {
-    std::fs::read(path).map_err(|error| in_file(path, &error.to_string()))
+    files::read_any(path, KEY_BYTES_MAX).map_err(|error| in_file(path, &error.to_string()))
 }
 
 fn in_file(path: &std::path::Path, reason: &str) -> AuthError {

@@ -12,7 +12,8 @@ use axum::routing::any;
 use tokio::task::spawn_blocking;
 
 use super::answer::Answer;
-use super::auth::{Authenticator, Refusal, Scope};
+use super::auth::{Authenticator, Scope};
+use super::caller::authorize;
 use crate::activity::remote::ConnectionList;
 use crate::activity::streams::Connection;
 
@@ -42,11 +43,10 @@ async fn connections(State(state): State<Connections>, request: Request) -> Answ
     if request.method() != Method::GET {
         return Answer::method_not_supported();
     }
-    match state.auth.check(request.headers(), Scope::Read).await {
+    match authorize(&state.auth, &request, Scope::Read).await {
         Ok(grant) if grant.covers(&crate::route::RouteSpec::root()) => {}
         Ok(_) => return Answer::forbidden("the token is good for some routes only, not for all connections"),
-        Err(Refusal::Forbidden(reason)) => return Answer::forbidden(reason),
-        Err(Refusal::Unavailable(reason)) => return Answer::unavailable(reason),
+        Err(refusal) => return refusal,
     }
     let ports = match ports(request.uri().query().unwrap_or_default()) {
         Ok(ports) => ports,

@@ -1,4 +1,5 @@
-//! What surrounds every call: a request id, one log line, the deadline, and a net under panics.
+//! What surrounds every call: a request id, one log line (or a share in one, for calls without a valid token), the
+//! deadline, and a net under panics.
 
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,10 +14,12 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use percent_encoding::percent_decode_str;
 use tokio::time::{Instant, timeout};
-use tracing::{Instrument, debug, error, info, info_span, warn};
+use tracing::{Instrument, Level, debug, error, info, info_span, warn};
 
 use super::ApiState;
 use super::answer::{Answer, Reason};
+use super::caller::Caller;
+use crate::telemetry::throttle;
 
 /// Numbers the calls of this process, so that the log lines of one call can be found.
 static CALLS: AtomicU64 = AtomicU64::new(1);
@@ -30,6 +33,7 @@ pub(super) async fn guard(State(state): State<ApiState>, request: Request, next:
     let (method, path) = (request.method().clone(), shown(request.uri().path()));
     let span = info_span!("api", request = call);
     let announced = request.body().size_hint().lower();
+    let caller = Caller::of(&request);
     async move {
         let start = Instant::now();
         let mut response = answer(&state, request, next).await;
@@ -40,7 +44,7 @@ pub(super) async fn guard(State(state): State<ApiState>, request: Request, next:
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         state.counts.note(&method, &path, response.status(), start.elapsed());
-        log(&method, &path, &response, start);
+        log(&caller, &method, &path, &response, start);
         response
     }
     .instrument(span)
@@ -48,10 +52,6 @@ pub(super) async fn guard(State(state): State<ApiState>, request: Request, next:
 }
 
 async fn answer(state: &ApiState, request: Request, next: Next) -> Response {
-    let Ok(_permit) = state.calls.try_acquire() else {
-        let max = state.settings.calls_max;
-        return Answer::unavailable(format!("{max} calls are being worked on already; try again")).into_response();
-    };
     match timeout(state.settings.deadline, catch_panic(next.run(request))).await {
         Ok(Ok(response)) => response,
         Ok(Err(panic)) => {
@@ -66,20 +66,34 @@ async fn answer(state: &ApiState, request: Request, next: Next) -> Response {
     }
 }
 
-fn log(method: &Method, path: &str, response: &Response, start: Instant) {
+fn log(caller: &Caller, method: &Method, path: &str, response: &Response, start: Instant) {
     let status = response.status().as_u16();
     let ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
     let reason = response.extensions().get::<Reason>().map(|Reason(why)| one_line(why));
     let because = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
-    let reason = reason.map(tracing::field::display);
     // A probe that finds us not ready comes every few seconds, and what is missing was logged where it went missing.
     let probe = matches!(path, "/healthz" | "/readyz");
-    if !probe && (status == 403 || status >= 500) {
-        warn!(%method, %path, status, ms, reason, "{method} {path} {status} in {ms} ms{because}");
+    let level = if !probe && (status == 403 || status >= 500) {
+        Level::WARN
     } else if matches!(*method, Method::POST | Method::DELETE) {
-        info!(%method, %path, status, ms, reason, "{method} {path} {status} in {ms} ms{because}");
+        Level::INFO
     } else {
-        debug!(%method, %path, status, ms, reason, "{method} {path} {status} in {ms} ms{because}");
+        Level::DEBUG
+    };
+    let peer = caller.peer();
+    // What a client without a valid token causes is not written each time.
+    let is_written = level != Level::DEBUG
+        && (caller.is_granted() && status != 403
+            || throttle::is_first("calls without a valid token", peer, &format!("{status}{because}")));
+    let reason = reason.map(tracing::field::display);
+    match level {
+        Level::WARN if is_written => {
+            warn!(%method, %path, status, ms, %peer, reason, "{method} {path} {status} in {ms} ms{because}");
+        }
+        Level::INFO if is_written => {
+            info!(%method, %path, status, ms, %peer, reason, "{method} {path} {status} in {ms} ms{because}");
+        }
+        _ => debug!(%method, %path, status, ms, %peer, reason, "{method} {path} {status} in {ms} ms{because}"),
     }
 }
 

@@ -4,31 +4,42 @@
 pub mod tls;
 
 mod address;
+mod clients;
 mod linger;
+mod progress;
+mod turns;
 
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::socket::UnixSocket;
+use super::caller::{Caller, Client};
+use crate::lifecycle::compute;
+use crate::socket::{UnixSocket, bound_buffers};
+use crate::telemetry::throttle::{self, Peer};
+use clients::{Clients, Place};
 use linger::Lingering;
+use progress::Progressing;
 use tls::Tls;
+use turns::Queue;
 
 /// The limits of one listener.
 #[derive(Debug, Clone)]
@@ -38,7 +49,10 @@ pub struct Limits {
     /// How long a client may take for a head, the silence before it included. It is longer than the 15 s for which the
     /// hub keeps an idle connection, so that we never close one that the hub is just about to use.
     pub head_timeout: Duration,
-    /// Connections at once; more wait in the kernel's queue.
+    /// How long a client may take nothing of its answers.
+    pub write_stall: Duration,
+    /// Connections at once. For one more, the oldest that has not shown a valid token is closed; if all have, it waits in
+    /// the kernel's queue.
     pub connections_max: usize,
     /// How long requests may go on after the stop.
     pub stop_timeout: Duration,
@@ -49,6 +63,7 @@ impl Default for Limits {
         Self {
             head_bytes_max: 16 * 1024,
             head_timeout: Duration::from_secs(20),
+            write_stall: Duration::from_secs(10),
             connections_max: 1024,
             stop_timeout: Duration::from_secs(4),
         }
@@ -83,7 +98,7 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
-type Accepted = (Box<dyn Stream>, OwnedSemaphorePermit);
+type Accepted = (Box<dyn progress::Socket>, Place);
 
 impl Listener {
     /// Listens on `ip`: an address, a host name (all its addresses), or every interface if it is empty or `*`.
@@ -132,11 +147,11 @@ impl Listener {
     /// Serves until `stop`, then closes idle connections, finishes the requests that are under way, and returns.
     pub async fn serve(self, name: &'static str, router: Router, stop: CancellationToken) {
         self.announce(name);
-        let permits = Arc::new(Semaphore::new(self.limits.connections_max));
+        let clients = Arc::new(Clients::new(name, self.limits.connections_max));
         let (sender, mut accepted) = mpsc::channel(1);
         let mut accepting = JoinSet::new();
         for socket in self.sockets {
-            accepting.spawn(accept(socket, permits.clone(), sender.clone()));
+            accepting.spawn(accept(name, socket, clients.clone(), sender.clone()));
         }
         drop(sender);
         let graceful = GracefulShutdown::new();
@@ -146,11 +161,10 @@ impl Listener {
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
-                Some((stream, permit)) = accepted.recv() => {
-                    let served = connection.clone().serve(stream, graceful.watcher());
+                Some((stream, place)) = accepted.recv() => {
+                    let served = connection.clone().serve(stream, place.client().clone(), graceful.watcher());
                     connections.spawn(async move {
-                        let _permit = permit;
-                        served.await;
+                        place.client().evicted().run_until_cancelled(served).await;
                     });
                 }
                 Some(_) = connections.join_next() => {}
@@ -188,26 +202,30 @@ async fn watch_files(tls: Option<Tls>) {
     let Some(tls) = tls else { return std::future::pending().await };
     loop {
         sleep(tls.poll_interval()).await;
-        tls.poll();
+        let tls = tls.clone();
+        compute(true, move || tls.poll()).await;
     }
 }
 
 /// Accepts for ever. No error may end it: most pass, and a full file table empties again.
-async fn accept(socket: Socket, permits: Arc<Semaphore>, sender: mpsc::Sender<Accepted>) {
+async fn accept(name: &'static str, socket: Socket, clients: Arc<Clients>, sender: mpsc::Sender<Accepted>) {
     loop {
-        if permits.available_permits() == 0 {
-            warn!("The limit of connections is reached; new ones wait until others end");
-        }
-        let Ok(permit) = permits.clone().acquire_owned().await else { return };
         match socket.accept().await {
-            Ok(stream) => {
-                if sender.send((stream, permit)).await.is_err() {
+            Ok((stream, peer)) => {
+                clients.room().await;
+                if sender.send((stream, clients.admit(peer))).await.is_err() {
                     return;
                 }
             }
             Err(error) if concerns_one_connection(&error) => {}
             Err(error) => {
-                warn!(%error, "A connection can't be accepted: {error}; trying again (is the limit of open files reached?)");
+                let says = error.to_string();
+                if throttle::is_first("connections that can't be accepted", Peer::Unknown, &says) {
+                    warn!(
+                        listener = name, %error,
+                        "A connection can't be accepted ({name}): {error}; trying again (is the limit of open files reached?)"
+                    );
+                }
                 sleep(Duration::from_millis(100)).await;
             }
         }
@@ -215,15 +233,16 @@ async fn accept(socket: Socket, permits: Arc<Semaphore>, sender: mpsc::Sender<Ac
 }
 
 impl Socket {
-    async fn accept(&self) -> io::Result<Box<dyn Stream>> {
+    async fn accept(&self) -> io::Result<(Box<dyn progress::Socket>, Peer)> {
         match self {
             Self::Tcp(socket) => {
-                let (stream, _) = socket.accept().await?;
+                let (stream, from) = socket.accept().await?;
                 // Answers are small and come at once; waiting to fill a packet would only delay them.
                 let _ = stream.set_nodelay(true);
-                Ok(Box::new(stream))
+                let _ = bound_buffers(&stream);
+                Ok((Box::new(stream), Peer::Ip(from.ip().to_canonical())))
             }
-            Self::Unix(socket) => Ok(Box::new(socket.accept().await?)),
+            Self::Unix(socket) => Ok((Box::new(socket.accept().await?), Peer::UnixSocket)),
         }
     }
 }
@@ -245,25 +264,36 @@ struct Connection {
 }
 
 impl Connection {
-    async fn serve(self, stream: Box<dyn Stream>, watcher: Watcher) {
-        let stream = Lingering::new(stream);
+    async fn serve(self, stream: Box<dyn progress::Socket>, client: Arc<Client>, watcher: Watcher) {
+        let stream = Lingering::new(Progressing::new(stream, client.clone(), self.limits.write_stall));
         match self.tls.clone() {
-            None => self.http(stream, watcher).await,
+            None => self.http(stream, client, watcher).await,
             // The handshake is part of this connection's own task: a client that says nothing holds up nobody else.
             Some(tls) => tokio::select! {
                 () = self.stop.cancelled() => {}
-                Some(stream) = tls.accept(stream) => self.http(stream, watcher).await,
+                Some(stream) = tls.accept(stream, client.peer()) => self.http(stream, client, watcher).await,
                 else => {}
             },
         }
     }
 
-    async fn http<S: Stream + 'static>(&self, stream: S, watcher: Watcher) {
+    async fn http<S: Stream + 'static>(&self, stream: S, client: Arc<Client>, watcher: Watcher) {
+        let (router, is_first) = (TowerToHyperService::new(self.router.clone()), AtomicBool::new(true));
+        let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+            request.extensions_mut().insert(Caller::new(client.clone()));
+            let (answer, client) = (router.call(request), client.clone());
+            let queue = if is_first.swap(false, Ordering::Relaxed) { Queue::First } else { Queue::Later };
+            queue.run(move || client.is_authenticated(), answer)
+        });
         let served = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.limits.head_timeout)
             .max_header_size(self.limits.head_bytes_max)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(self.router.clone()));
+            // A client may close its side for writing after its request, and waits for the answer.
+            .half_close(true)
+            // Else 400 KB of answers are prepared for a client that does not read them.
+            .max_buf_size(2 * self.limits.head_bytes_max)
+            .serve_connection(TokioIo::new(stream), service);
         if let Err(error) = watcher.watch(served).await {
             // A port scan, a readiness check, a client that left: nothing that anybody has to know.
             debug!(%error, "A connection ended: {error}");

@@ -28,7 +28,8 @@ use super::answer::Answer;
 use super::read_only;
 use crate::activity::traffic::Traffic;
 use crate::control::{Counts, Kept, Others};
-use crate::lifecycle::Readiness;
+use crate::lifecycle::{Readiness, compute};
+use crate::telemetry;
 use encode::Writer;
 
 /// A number that is asked for at each scrape.
@@ -45,6 +46,17 @@ pub struct Traefiks {
     pub router_errors: BTreeMap<String, u64>,
     /// Changes that were answered although a laggard did not serve them.
     pub went_on: u64,
+}
+
+/// Connections through Unix sockets.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Sockets {
+    /// Connections that are open.
+    pub open: usize,
+    /// How many there may be.
+    pub max: usize,
+    /// How often there was no place for another one.
+    pub limit_reached: u64,
 }
 
 /// Where the numbers come from.
@@ -69,6 +81,8 @@ pub struct Sources {
     pub activity_holder: Option<Ask<bool>>,
     /// How often the Traefik that we run was started again.
     pub child_restarts: Option<Ask<u64>>,
+    /// The connections through Unix sockets, by whose sockets they are: `users`, `servers`.
+    pub sockets: Vec<(&'static str, Ask<Sockets>)>,
     /// How the routes are kept for times without a store, if they are.
     pub kept: Option<Ask<Option<Kept>>>,
     /// Whether Traefiks are given the fallback, if there is one.
@@ -110,7 +124,8 @@ pub fn router(metrics: Arc<Metrics>) -> Router {
 }
 
 async fn answer(State(metrics): State<Arc<Metrics>>, request: Request) -> Response {
-    match metrics.render() {
+    // What the system tells of us stands in files.
+    match compute(true, move || metrics.render()).await {
         Ok(text) => {
             let mut response = read_only(&request, || Answer::sentence(StatusCode::OK, "")).into_response();
             if response.status() == StatusCode::OK {
@@ -151,10 +166,13 @@ impl Sources {
         to.gauge("pointsman_routes", "Routes in the table.", count((self.routes)()))?;
         others(to, (self.others)())?;
         traefiks(to, &(self.traefiks)())?;
+        let help = "Log lines that were dropped because stderr was not read.";
+        to.counter("pointsman_log_lines_dropped_total", help, telemetry::lines_dropped())?;
         if let Some(restarts) = &self.child_restarts {
             let help = "How often the Traefik that is run here was started again.";
             to.counter("pointsman_traefik_restarts_total", help, restarts())?;
         }
+        self.sockets(to)?;
         if let Some(age) = self.activity_age.as_ref().and_then(|age| age()) {
             let help = "Time since users' activity was last collected.";
             to.gauge("pointsman_activity_age_seconds", help, age.as_secs_f64())?;
@@ -164,6 +182,20 @@ impl Sources {
             to.gauge("pointsman_activity_holder", help, if holder() { 1.0 } else { 0.0 })?;
         }
         Ok(())
+    }
+
+    fn sockets(&self, to: &mut Writer<'_>) -> fmt::Result {
+        if self.sockets.is_empty() {
+            return Ok(());
+        }
+        let all: Vec<_> = self.sockets.iter().map(|(whose, ask)| ([("of", *whose)], ask())).collect();
+        let help = "Open connections through Unix sockets.";
+        to.gauges("pointsman_socket_connections", help, all.iter().map(|(of, now)| (*of, count(now.open))))?;
+        let help = "How many connections through Unix sockets there may be.";
+        to.gauges("pointsman_socket_connections_max", help, all.iter().map(|(of, now)| (*of, count(now.max))))?;
+        let help = "How often a connection through a Unix socket had to wait for a place.";
+        let reached = all.iter().map(|(of, now)| (*of, now.limit_reached));
+        to.counters("pointsman_socket_connections_limit_reached_total", help, reached)
     }
 
     fn last_known(&self, to: &mut Writer<'_>) -> fmt::Result {

@@ -23,6 +23,7 @@ use tracing::debug;
 use url::Url;
 
 use super::answer::{Answer, RETRY_AFTER_S};
+use super::listen::Limits;
 use error_target::ErrorTarget;
 use folder::Folder;
 
@@ -31,6 +32,13 @@ const REVISION_HEADER: &str = "x-pointsman-revision";
 
 /// The longest page that is passed on, in bytes.
 const PAGE_BYTES_MAX: usize = 1024 * 1024;
+
+/// The limits of the pages listener. Traefik asks for an error page with the address that the user asked for, in which
+/// each byte may become three: of the 68 KB that Traefik lets in at most.
+#[must_use]
+pub fn limits() -> Limits {
+    Limits { head_bytes_max: 256 * 1024, ..Limits::default() }
+}
 
 /// Where error pages come from. The first that has one is asked; our own page is always there.
 #[derive(Debug, Clone, Default)]
@@ -142,6 +150,19 @@ async fn error_page(State(sources): State<Arc<Sources>>, Path(status): Path<Stri
     let visited = visited(request.uri().query().unwrap_or_default());
     let page = sources.page(status, visited.as_deref()).await;
     respond(status, page.unwrap_or_else(|| Page::ours(plain::page(status))))
+}
+
+/// The same page as a whole answer in HTTP/1.1, for a connection that ends with it.
+#[must_use]
+pub fn starting_answer() -> Vec<u8> {
+    let page = plain::starting();
+    format!(
+        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: {}\r\n\
+         Retry-After: {RETRY_AFTER_S}\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
+         Connection: close\r\n\r\n{page}",
+        page.len()
+    )
+    .into_bytes()
 }
 
 /// What a proxy answers that has just started and has no routes yet.

@@ -10,14 +10,19 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::answer::Answer;
-use super::auth::{Grant, Refusal, Scope};
+use super::auth::{Grant, Scope};
+use super::caller::authorize;
 use super::{ApiSettings, ApiState};
 use crate::control::{ControlError, LastKnown};
+use crate::lifecycle::compute;
 use crate::route::{Route, RouteData, RouteSpec, SpecError, Target, TargetError};
 use view::{Listing, RouteView};
 
 /// What comes before the path of a route.
 const BASE: &str = "/api/routes";
+
+/// To write a list of more routes than this takes long enough to be kept off the threads that answer.
+const LARGE: usize = 500;
 
 /// Answers one call on routes. The order matters: nothing of a call is looked at before its token is.
 pub(super) async fn handle(State(state): State<ApiState>, request: Request) -> Answer {
@@ -31,10 +36,12 @@ async fn perform(state: &ApiState, request: Request) -> Result<Answer, Answer> {
         Method::DELETE => (Scope::Write, Verb::Delete),
         _ => return Err(Answer::method_not_supported()),
     };
-    let grant = state.auth.check(request.headers(), scope).await.map_err(|refusal| match refusal {
-        Refusal::Forbidden(reason) => Answer::forbidden(reason),
-        Refusal::Unavailable(reason) => Answer::unavailable(reason),
-    })?;
+    let grant = authorize(&state.auth, &request, scope).await?;
+    // Calls without a valid token never have a place here that the others need.
+    let Ok(_working) = state.calls.try_acquire() else {
+        let max = state.settings.calls_max;
+        return Err(Answer::unavailable(format!("{max} calls are being worked on already; try again")));
+    };
     // The raw path: one decoding, by `RouteSpec`, is all it may see.
     let path = request.uri().path().strip_prefix(BASE).unwrap_or_default();
     if !path.is_ascii() {
@@ -70,15 +77,18 @@ async fn list(state: &ApiState, grant: &Grant, query: Option<&str>) -> Result<An
             (known.table.iter().cloned().collect(), Some(known.age))
         }
     };
-    let last = state.activity.of(&routes);
-    let mut listed: Vec<_> =
-        routes.iter().enumerate().map(|(at, route)| (&**route, last.as_ref().map(|last| last[at]))).collect();
-    if let Some(since) = inactive_since {
-        // A route of which nobody knows when it was last used is never called inactive: an active server would be culled.
-        listed.retain(|(_, last)| last.is_some_and(|last| last < since));
-    }
-    let listing = Listing { routes: &listed, host_routing: state.settings.host_routing };
-    Ok(Answer::json(StatusCode::OK, &listing).stale(stale))
+    let (activity, host_routing) = (state.activity.clone(), state.settings.host_routing);
+    let answer = compute(routes.len() > LARGE, move || {
+        let last = activity.of(&routes);
+        let mut listed: Vec<_> =
+            routes.iter().enumerate().map(|(at, route)| (&**route, last.as_ref().map(|last| last[at]))).collect();
+        if let Some(since) = inactive_since {
+            // A route of which nobody knows when it was last used is never called inactive: an active server would be culled.
+            listed.retain(|(_, last)| last.is_some_and(|last| last < since));
+        }
+        Answer::json(StatusCode::OK, &Listing { routes: &listed, host_routing })
+    });
+    Ok(answer.await.stale(stale))
 }
 
 /// The routes as they were last known, for a caller who said that old ones will do.
@@ -113,7 +123,7 @@ async fn post(state: &ApiState, grant: &Grant, spec: RouteSpec, request: Request
     body::target(&data)?;
     let (target, data) =
         kept(&spec, data, &state.settings).map_err(|says| Answer::sentence(StatusCode::BAD_REQUEST, says))?;
-    state.routes.add(spec.clone(), target, data).await?;
+    state.routes.add(spec.clone(), target, data, grant.below()).await?;
     // As in configurable-http-proxy, also if it changed nothing.
     state.activity.posted(&spec);
     Ok(Answer::empty(StatusCode::CREATED))
@@ -150,8 +160,7 @@ pub fn would_record(
     let spec = RouteSpec::from_decoded(path)
         .and_then(|spec| if settings.host_routing { spec.with_host() } else { Ok(spec) })
         .map_err(|error| error.to_string())?;
-    let record = serde_json::from_str(record).map_err(|error| format!("the record is not valid JSON: {error}"))?;
-    let data = body::object(record).ok_or(body::NO_TARGET)?;
+    let data = body::object(record).map_err(|says| says.to_string())?;
     let (target, data) = kept(&spec, data, settings)?;
     Ok((spec, target, data))
 }

@@ -2,6 +2,7 @@
 
 use std::env;
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -54,6 +55,34 @@ fn install_command(ours: Option<&Path>) -> String {
 
 fn is_program(path: &Path) -> bool {
     path.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+}
+
+/// Whether a program is a text that a shell reads.
+#[must_use]
+pub fn is_script(program: &Path) -> bool {
+    let mut begin = [0; 2];
+    File::open(program).and_then(|mut file| file.read_exact(&mut begin)).is_ok() && begin == *b"#!"
+}
+
+/// Why the kernel doesn't end this program together with us, and what to do: a sentence for the administrator.
+#[must_use]
+pub fn outlives_us(program: &Path) -> Option<String> {
+    // For root a program with capabilities is like any other.
+    if rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let (what, remedy) = if rustix::fs::getxattr(program, "security.capability", &mut [0; 64]).is_ok() {
+        ("has file capabilities", "setcap -r")
+    } else if program.metadata().is_ok_and(|found| found.permissions().mode() & 0o6000 != 0) {
+        ("is set-user-ID or set-group-ID", "chmod ug-s")
+    } else {
+        return None;
+    };
+    let shown = program.display();
+    Some(format!(
+        "{shown} {what}, so the kernel does not end it when Pointsman is killed; remove that: {remedy} {shown}. Traefik \
+         needs no right of its own for ports below 1024, for Pointsman opens them"
+    ))
 }
 
 /// The release of a Traefik, if it says so in time.

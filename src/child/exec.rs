@@ -1,23 +1,26 @@
 //! The moment between us and Traefik: our own program, started as the child, becomes Traefik.
 //!
-//! Two things can only be said by the child itself: that it is to be killed when its parent ends, and that the sockets
-//! that it inherited are for its own process number.
+//! Three things can only be said by the child itself: that it is to be killed when its parent ends, which process it is,
+//! and that the sockets that it inherited are for its own process number.
 
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::Command;
 
 use rustix::process::{Pid, Signal, getpid, getppid, set_parent_process_death_signal};
 
+use super::leftover;
+
 /// The command of our own program that becomes Traefik. Not for people.
 pub const COMMAND: &str = "run-traefik";
 
-/// Becomes the program that `words` name: the parent's process number, the program, its arguments. Returns only if that
-/// can't be done.
+/// Becomes the program that `words` name: the parent's process number, the file for the own one, the program, its
+/// arguments. Returns only if that can't be done.
 #[must_use]
 pub fn exec(words: &[OsString]) -> io::Error {
-    let [parent, program, arguments @ ..] = words else {
+    let [parent, record, program, arguments @ ..] = words else {
         return io::Error::new(io::ErrorKind::InvalidInput, "this command is for Pointsman's own use");
     };
     if let Err(error) = set_parent_process_death_signal(Some(Signal::KILL)) {
@@ -28,5 +31,6 @@ pub fn exec(words: &[OsString]) -> io::Error {
     if expected.is_none() || getppid() != expected {
         return io::Error::other("the process that started this one is gone");
     }
+    leftover::record(Path::new(record));
     Command::new(program).args(arguments).env("LISTEN_PID", getpid().as_raw_nonzero().to_string()).exec()
 }

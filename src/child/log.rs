@@ -11,29 +11,29 @@ const LINE_BYTES_MAX: u64 = 16 * 1024;
 /// What Traefik warns of at each start because of what we tell it on purpose.
 const ON_PURPOSE: &[&str] = &["Traefik can reject some encoded characters in the request path"];
 
-/// Reads until the other end is closed, and logs each line. Returns the last few that may say why it ended.
-pub(super) fn join(output: impl Read) -> Vec<String> {
+/// What a program in Go says first when it breaks.
+const BROKEN: &[&str] = &["panic: ", "fatal error: "];
+
+/// Reads until the other end is closed, and logs each line. Returns the last one in which Traefik itself says why it ended:
+/// never one of its access log, which holds what users have sent.
+pub(super) fn join(output: impl Read) -> Option<String> {
     let mut reader = BufReader::new(output);
-    let mut last = Vec::new();
+    let (mut reason, mut line) = (None, Vec::new());
     loop {
-        let mut line = Vec::new();
+        line.clear();
         match reader.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line) {
-            Ok(0) | Err(_) => return last,
+            Ok(0) | Err(_) => return reason,
             Ok(_) => {}
+        }
+        // The rest of a long line is no line of its own: it may begin with anything.
+        if line.last() != Some(&b'\n') && reader.skip_until(b'\n').is_err() {
+            return reason;
         }
         let line = String::from_utf8_lossy(&line);
         let line = line.trim_end();
-        if line.is_empty() {
-            continue;
+        if !line.is_empty() {
+            reason = tell(line).or(reason);
         }
-        let text = tell(line);
-        if is_on_purpose(&text) {
-            continue;
-        }
-        if last.len() == 8 {
-            last.remove(0);
-        }
-        last.push(text);
     }
 }
 
@@ -41,12 +41,12 @@ fn is_on_purpose(message: &str) -> bool {
     ON_PURPOSE.iter().any(|known| message.starts_with(known))
 }
 
-/// Logs one line, and says what it was in words.
-fn tell(line: &str) -> String {
+/// Logs one line. Returns it in words if it says what is broken.
+fn tell(line: &str) -> Option<String> {
     let Ok(Value::Object(mut fields)) = serde_json::from_str(line) else {
         // A line of the access log, or the last words of a Traefik that broke.
         info!("Traefik: {line}");
-        return line.to_owned();
+        return BROKEN.iter().any(|begin| line.starts_with(begin)).then(|| line.to_owned());
     };
     let mut take = |name: &str| match fields.remove(name) {
         Some(Value::String(text)) => text,
@@ -59,12 +59,15 @@ fn tell(line: &str) -> String {
     let text = sentence(&message, &fields);
     match level.as_str() {
         "warn" if is_on_purpose(&message) => debug!("Traefik: {text}"),
-        "error" | "fatal" | "panic" => error!("Traefik: {text}"),
+        "error" | "fatal" | "panic" => {
+            error!("Traefik: {text}");
+            return Some(text);
+        }
         "warn" => warn!("Traefik: {text}"),
         "info" => info!("Traefik: {text}"),
         _ => debug!("Traefik: {text}"),
     }
-    text
+    None
 }
 
 /// The message, and in parentheses what it is about.
@@ -89,24 +92,31 @@ mod tests {
         for (line, text) in [
             (
                 r#"{"level":"error","time":"x","message":"no such service","routerName":"a@rest","n":1}"#,
-                "no such service (n=1, routerName=a@rest)",
+                Some("no such service (n=1, routerName=a@rest)"),
             ),
-            (r#"{"level":"info","message":"hello"}"#, "hello"),
-            (r#"{"level":"error","error":"ping is off","routerName":"a@rest"}"#, "ping is off (routerName=a@rest)"),
-            ("panic: oh", "panic: oh"),
-            ("{}", "(no message)"),
+            (r#"{"level":"info","message":"hello"}"#, None),
+            (
+                r#"{"level":"error","error":"ping is off","routerName":"a@rest"}"#,
+                Some("ping is off (routerName=a@rest)"),
+            ),
+            ("panic: oh", Some("panic: oh")),
+            (r#"{"level":"fatal"}"#, Some("(no message)")),
+            ("{}", None),
         ] {
-            assert_eq!(tell(line), text);
+            assert_eq!(tell(line).as_deref(), text);
         }
     }
 
     #[test]
-    fn the_last_lines_are_kept() {
-        let mut text = (0..20).map(|i| format!("line {i}\n\n")).collect::<Vec<_>>().concat();
-        text.push_str(
-            r#"{"level":"warn","message":"Traefik can reject some encoded characters in the request path."}"#,
-        );
-        let last = join(text.as_bytes());
-        assert_eq!((last.len(), last[0].as_str(), last[7].as_str()), (8, "line 12", "line 19"));
+    fn the_reason_is_never_a_line_of_the_access_log() {
+        let access =
+            r#"127.0.0.1 - - [01/Jan/2026:00:00:00 +0000] "GET /?token=secret HTTP/1.1" 200 1 "-" "-" 1 "x" "y" 1ms"#;
+        let error = r#"{"level":"error","message":"no such file"}"#;
+        // A request so long that its line is cut where the user has put something that looks like Traefik's own.
+        let long = format!("{access}{}{error}", "x".repeat(usize::try_from(LINE_BYTES_MAX).unwrap() - access.len()));
+        let said = |lines: &[&str]| join(lines.join("\n").as_bytes());
+        assert_eq!(said(&[access, &long, access]), None);
+        assert_eq!(said(&[access, error, "", access]), Some("no such file".to_owned()));
+        assert_eq!(said(&[&long, "panic: oh", access, "goroutine 1 [running]:"]), Some("panic: oh".to_owned()));
     }
 }

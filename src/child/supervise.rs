@@ -6,7 +6,6 @@ use std::os::fd::OwnedFd;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use command_fds::{CommandFdExt as _, FdMapping};
@@ -15,7 +14,7 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use super::exec::COMMAND;
-use super::{ChildSettings, State, log};
+use super::{ChildSettings, State, binary, config_flag, gate, log};
 
 /// Pauses before the next start: from the second failure in a row on, doubling to the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -26,6 +25,9 @@ const STEADY: Duration = Duration::from_secs(10);
 /// A child that has never served and ended so often will not get better.
 const FIRST_STARTS_MAX: u32 = 3;
 
+/// Traefik ends at SIGHUP until it has begun to wait for it. After so long it has.
+const HANGUP_SAFE_AFTER: Duration = Duration::from_secs(5);
+
 /// The first file number that systemd's way of handing over sockets uses.
 const FIRST_SOCKET: i32 = 3;
 
@@ -35,8 +37,9 @@ const ENVIRONMENT: &[&str] =
 
 #[derive(Debug)]
 pub(super) struct Supervisor {
-    /// The child that runs, until it has been waited for: after that its number may be another process's.
-    running: Mutex<Option<Pid>>,
+    /// The child that runs and when it was started, until it has been waited for: after that its number may be another
+    /// process's.
+    running: Mutex<Option<(Pid, Instant)>>,
     ending: AtomicBool,
     served: AtomicBool,
     /// Wakes the thread out of a pause.
@@ -87,8 +90,15 @@ impl Supervisor {
         self.signal(Signal::KILL);
     }
 
+    pub(super) fn read_again(&self) -> bool {
+        match *self.running.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some((pid, since)) if since.elapsed() > HANGUP_SAFE_AFTER => kill_process(pid, Signal::HUP).is_ok(),
+            _ => false,
+        }
+    }
+
     fn signal(&self, signal: Signal) {
-        if let Some(pid) = *self.running.lock().unwrap_or_else(PoisonError::into_inner) {
+        if let Some((pid, _)) = *self.running.lock().unwrap_or_else(PoisonError::into_inner) {
             let _ = kill_process(pid, signal);
         }
     }
@@ -97,23 +107,24 @@ impl Supervisor {
         let (mut restarts, mut failures) = (0, 0_u32);
         while !self.ending.load(Ordering::SeqCst) {
             let began = Instant::now();
-            let how = match self.run_once(settings, state, restarts) {
-                Ok(how) => how,
-                Err(error) => format!("{} can't be started: {error}", settings.binary.display()),
+            let (how, said) = match self.run_once(settings, state, restarts) {
+                Ok((how, said)) => (how, said.map(|said| format!(": {said}")).unwrap_or_default()),
+                Err(error) => (format!("{} can't be started: {error}", settings.binary.display()), String::new()),
             };
             if self.ending.load(Ordering::SeqCst) {
                 return;
             }
             failures = if began.elapsed() > STEADY { 0 } else { failures + 1 };
             if !self.served.load(Ordering::Relaxed) && failures >= FIRST_STARTS_MAX {
-                error!("Traefik {how}");
+                let cause = cause(settings, &said);
+                error!("Traefik {how}{said}{cause}");
                 state.send_replace(State::Failed { how });
                 return;
             }
             let pause = if failures <= 1 { Duration::ZERO } else { PAUSES.0 * (1 << (failures - 2).min(8)) };
             let pause = pause.min(PAUSES.1);
             warn!(
-                "Traefik {how}; starting it again{}",
+                "Traefik {how}{said}; starting it again{}",
                 if pause.is_zero() { String::new() } else { format!(" in {pause:?}") }
             );
             state.send_replace(State::Down { how, restarts });
@@ -122,24 +133,38 @@ impl Supervisor {
         }
     }
 
-    /// One life of a child. Says how it ended.
-    fn run_once(&self, settings: &ChildSettings, state: &watch::Sender<State>, restarts: u64) -> io::Result<String> {
+    /// One life of a child. Says how it ended, and its own reason if it gave one.
+    fn run_once(
+        &self,
+        settings: &ChildSettings,
+        state: &watch::Sender<State>,
+        restarts: u64,
+    ) -> io::Result<(String, Option<String>)> {
+        (settings.prepare)();
         let (mut child, output) = {
             // Whoever asks for the end either finds this child's number, or has kept us from starting it.
             let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
             if self.ending.load(Ordering::SeqCst) {
-                return Ok("was not started".to_owned());
+                return Ok(("was not started".to_owned(), None));
             }
             let (child, output) = spawn(settings)?;
-            *running = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+            let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+            *running = pid.map(|pid| (pid, Instant::now()));
             (child, output)
         };
         let pid = child.id();
         info!(pid, "Traefik runs as process {pid}");
         state.send_replace(State::Running { pid, restarts });
-        let reader = std::thread::spawn(move || log::join(output));
+        let reader = std::thread::Builder::new().name("traefik log".to_owned()).spawn(move || log::join(output));
+        if reader.is_err() {
+            // Nothing would read what it writes.
+            self.kill();
+        }
         let status = self.wait(&mut child)?;
-        Ok(describe(status, reader))
+        gate::close(&settings.doors);
+        // What it said is for the log alone: it may quote what a user has sent.
+        let said = reader?.join().unwrap_or_default().filter(|_| !status.success());
+        Ok((format!("ended ({status})"), said))
     }
 
     /// Waits for the end. The number of the child is taken back before it is given up to the system.
@@ -169,8 +194,9 @@ fn spawn(settings: &ChildSettings) -> io::Result<(Child, io::PipeReader)> {
     command
         .arg(COMMAND)
         .arg(std::process::id().to_string())
+        .arg(&settings.record)
         .arg(&settings.binary)
-        .arg(format!("--configFile={}", settings.config_file.display()))
+        .arg(config_flag(&settings.config_file))
         .current_dir(&settings.folder)
         .env_clear()
         .envs(ENVIRONMENT.iter().filter_map(|name| Some((*name, std::env::var_os(name)?))))
@@ -183,11 +209,15 @@ fn spawn(settings: &ChildSettings) -> io::Result<(Child, io::PipeReader)> {
     Ok((command.spawn()?, output))
 }
 
-/// How a child ended, in words, with the last that it said if it failed.
-fn describe(status: ExitStatus, reader: JoinHandle<Vec<String>>) -> String {
-    let last = reader.join().unwrap_or_default();
-    match last.last().filter(|_| !status.success()) {
-        Some(line) => format!("ended ({status}): {line}"),
-        None => format!("ended ({status})"),
+/// What is behind the reason that Traefik gives, where we know better.
+fn cause(settings: &ChildSettings, said: &str) -> String {
+    // Sockets are handed over to one process number: that of the shell, if the shell starts Traefik as a child.
+    if said.contains("address already in use") && binary::is_script(&settings.binary) {
+        let script = settings.binary.display();
+        return format!(
+            ". {script} is a script: its last line must be `exec traefik \"$@\"`, so that Traefik itself gets the sockets \
+             that Pointsman hands over"
+        );
     }
+    String::new()
 }

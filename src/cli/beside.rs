@@ -28,6 +28,7 @@ pub(super) async fn run(config: &Config, serve: impl Future<Output = Result<(), 
 
 /// Waits for the signal to stop, or for a task that ends by itself, and ends everything in order.
 pub(super) async fn until_stopped(lifecycle: &Lifecycle, mut signals: Signals) -> Result<(), Failed> {
+    lifecycle.spawn("log", telemetry::throttle::write_sums(lifecycle.stopping()));
     let draining = lifecycle.draining();
     tokio::select! {
         () = draining.cancelled() => {}

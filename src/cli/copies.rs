@@ -4,22 +4,27 @@
 //! key. So it gets copies, which are checked first, and the file that names them is written again after them.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::sleep;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::wiring;
-use crate::api::files::{Stamp, read};
 use crate::api::listen::tls::check_pair;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
+use crate::files::{Stamp, read};
+use crate::lifecycle::compute;
 use crate::traefik::dynamic_file::Own;
-use crate::traefik::folder::{self, Pair, SECRET_MODE};
+use crate::traefik::folder::{self, Kept, PUBLIC_MODE, Pair, SECRET_MODE};
 
 /// How often the files are looked at. A change is used once it has stood for as long: the second file may still come.
 const INTERVAL: Duration = Duration::from_secs(2);
+
+/// How often it is looked whether the copies are still there.
+const RESTORE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Bundles of authorities may be long.
 const BYTES_MAX: u64 = 4 * 1024 * 1024;
@@ -38,6 +43,11 @@ pub(super) struct Copies {
     own: Option<Own>,
     /// How the files looked when they were copied last.
     installed: Mutex<Stamp>,
+    /// What was written.
+    kept: Kept,
+    /// Something was written that Traefik may not have noticed: it doesn't see what comes into a folder that was removed and
+    /// made again.
+    unseen: AtomicBool,
 }
 
 impl Copies {
@@ -62,7 +72,8 @@ impl Copies {
     fn into(config: &Config, folder: &Path, own: Option<Own>) -> Result<Self, String> {
         let make = |name: &str| folder::create(&folder.join(name)).map_err(|error| error.to_string());
         let (certificates, dynamic) = (make("certificates")?, make("dynamic")?);
-        Ok(Self { config: config.clone(), certificates, dynamic, own, installed: Mutex::new(Stamp::of([])) })
+        let (installed, kept, unseen) = (Mutex::new(Stamp::of([])), Kept::default(), AtomicBool::new(false));
+        Ok(Self { config: config.clone(), certificates, dynamic, own, installed, kept, unseen })
     }
 
     /// What Traefik watches.
@@ -74,28 +85,76 @@ impl Copies {
         self.dynamic.join(DYNAMIC_FILE)
     }
 
+    /// Writes one more file for Traefik, and keeps it with the others.
+    pub(super) fn add(&self, path: &Path, text: &str) -> Result<(), String> {
+        self.kept.replace(path, text, SECRET_MODE).map_err(|error| error.to_string())
+    }
+
+    /// Before a Traefik is started: it will find all files, and has seen everything then.
+    pub(super) fn prepare_start(&self) {
+        self.restore();
+        self.unseen.store(false, Ordering::Relaxed);
+    }
+
+    /// Writes those of Traefik's files again that are missing, as they were.
+    fn restore(&self) {
+        match self.kept.restore() {
+            Ok(missing) if missing.is_empty() => {}
+            Ok(missing) => {
+                self.unseen.store(true, Ordering::Relaxed);
+                let missing: Vec<_> = missing.iter().map(|path| path.display().to_string()).collect();
+                warn!("Files of Traefik's were removed; they are written again as they were: {}", missing.join(", "));
+            }
+            Err(error) => error!(%error, "Files of Traefik's were removed, and can't be written again: {error}"),
+        }
+    }
+
     /// Copies everything again, now. What can't be used leaves the old in force.
     pub(super) fn reload(&self) {
+        // Else a default certificate that was removed would be made anew.
+        self.restore();
         match self.copy() {
             Ok(()) => info!("Certificates and keys were read again for Traefik"),
             Err(reason) => stay(&reason),
         }
     }
 
-    /// Copies what has changed, for ever.
-    pub(super) async fn watch(&self) {
-        let mut last = self.stamp();
+    /// Copies what has changed, and writes again what is missing, for ever. `read_again` asks Traefik to read everything
+    /// again, and says whether it could.
+    pub(super) async fn watch(self: Arc<Self>, read_again: impl Fn() -> bool) {
+        tokio::join!(self.clone().follow(), self.guard(read_again));
+    }
+
+    async fn guard(self: Arc<Self>, read_again: impl Fn() -> bool) {
         loop {
-            sleep(INTERVAL).await;
-            let now = self.stamp();
-            let is_new = now != *self.installed.lock().unwrap_or_else(PoisonError::into_inner);
-            if is_new && now == last {
-                self.reload();
-                // Also what can't be used isn't tried again until it changes.
-                *self.installed.lock().unwrap_or_else(PoisonError::into_inner) = now.clone();
+            sleep(RESTORE_INTERVAL).await;
+            let copies = self.clone();
+            compute(true, move || copies.restore()).await;
+            if self.unseen.load(Ordering::Relaxed) && read_again() {
+                self.unseen.store(false, Ordering::Relaxed);
             }
-            last = now;
         }
+    }
+
+    async fn follow(self: Arc<Self>) {
+        let mut last = None;
+        loop {
+            let copies = self.clone();
+            last = Some(compute(true, move || copies.poll(last)).await);
+            sleep(INTERVAL).await;
+        }
+    }
+
+    /// Copies the files if they have changed and then stood as they were at the last look. Returns how they look now.
+    fn poll(&self, last: Option<Stamp>) -> Stamp {
+        let now = self.stamp();
+        let is_new = now != *self.installed.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_new && last.is_some_and(|last| last == now) {
+            self.reload();
+            // Also what can't be used isn't tried again until it changes.
+            now.clone_into(&mut self.installed.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+        now
     }
 
     fn stamp(&self) -> Stamp {
@@ -131,13 +190,11 @@ impl Copies {
         for (setting, path) in &sources {
             let bytes = read(path, BYTES_MAX)
                 .map_err(|error| format!("--{setting}: {} can't be read: {error}", path.display()))?;
-            folder::replace(&place(setting), bytes, SECRET_MODE).map_err(|error| error.to_string())?;
+            self.kept.replace(&place(setting), bytes, SECRET_MODE).map_err(|error| error.to_string())?;
         }
         let pair = match &self.config.public.tls {
             Some(tls) => Pair { certificate: tls.cert.clone(), key: tls.key.clone(), kept: true },
-            None => {
-                folder::default_certificate(&self.certificates, SystemClock.now()).map_err(|error| error.to_string())?
-            }
+            None => self.default_pair().map_err(|error| error.to_string())?,
         };
         let seen_by_traefik = |path: &Path| {
             let copy = sources.iter().find(|(_, source)| *source == path).map(|(setting, _)| place(setting));
@@ -145,9 +202,17 @@ impl Copies {
         };
         let mut file = wiring::dynamic_file(&self.config, &pair, seen_by_traefik);
         file.own.clone_from(&self.own);
-        folder::replace(&self.dynamic_file(), file.to_yaml(), SECRET_MODE).map_err(|error| error.to_string())?;
+        self.kept.replace(&self.dynamic_file(), file.to_yaml(), SECRET_MODE).map_err(|error| error.to_string())?;
+        self.unseen.store(true, Ordering::Relaxed);
         *self.installed.lock().unwrap_or_else(PoisonError::into_inner) = before;
         Ok(())
+    }
+
+    fn default_pair(&self) -> Result<Pair, folder::FolderError> {
+        let pair = folder::default_certificate(&self.certificates, SystemClock.now())?;
+        self.kept.keep(&pair.certificate, PUBLIC_MODE)?;
+        self.kept.keep(&pair.key, SECRET_MODE)?;
+        Ok(pair)
     }
 }
 

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgMatches, Command, value_parser};
 use jiff::Timestamp;
-use serde_json::value::RawValue;
 
 use super::routes::client::{Address, ApiClient, Tls};
 use super::routes::here::{self, Here, Purpose};
@@ -16,10 +15,11 @@ use crate::activity::checkpoint::Chunk;
 use crate::api::listed;
 use crate::config::Config;
 use crate::control::bulk;
+use crate::files;
 use crate::route::Route;
 use crate::route::record::RecordKeys;
 use crate::store::Store;
-use crate::traefik::folder::{self, SECRET_MODE};
+use crate::traefik::folder::SECRET_MODE;
 use crate::traefik::name;
 use crate::traefik::rule::Space;
 
@@ -105,7 +105,8 @@ async fn export(config: &Config, options: &ArgMatches) -> Result<(), String> {
     let text = table.to_text();
     match options.get_one::<PathBuf>("output") {
         Some(path) => {
-            folder::replace(path, &text, SECRET_MODE).map_err(|error| error.to_string())?;
+            let written = files::replace(path, text.as_bytes(), SECRET_MODE);
+            written.map_err(|error| format!("{} can't be written: {error}", path.display()))?;
             complain(&format!("pointsman: wrote {} routes to {}", table.0.len(), path.display()));
             Ok(())
         }
@@ -135,7 +136,5 @@ async fn last_uses(store: &dyn Store, config: &Config) -> Result<HashMap<Box<str
 
 fn text_of(listed: serde_json::Value) -> Result<Table, String> {
     let serde_json::Value::Object(routes) = listed else { return Err("the table is no object".to_owned()) };
-    let record = |value: serde_json::Value| RawValue::from_string(value.to_string()).map_err(|error| error.to_string());
-    let records = routes.into_iter().map(|(path, value)| Ok((path, record(value)?)));
-    records.collect::<Result<_, String>>().map(Table)
+    Ok(Table(routes.into_iter().map(|(path, value)| (path, value.to_string().into())).collect()))
 }

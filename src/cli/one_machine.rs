@@ -8,18 +8,22 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
-use tracing::{error, info, warn};
+use tokio::time::{Instant, sleep, sleep_until};
+use tracing::{debug, error, info, warn};
 use url::Url;
 
 use super::copies::Copies;
 use super::wiring;
 use crate::activity::Process;
 use crate::api::listen::{Limits, Listener};
-use crate::child::{Child, ChildSettings, State, binary};
+use crate::api::pages;
+use crate::child::gate::Door;
+use crate::child::{Child, ChildSettings, State, binary, leftover};
+use crate::clock::Moment;
 use crate::config::{Config, Listen, Redirect};
 use crate::control::{ControlPlane, Routes as _};
-use crate::forward::{self, Forwards, Runner, SocketForward};
+use crate::files;
+use crate::forward::{self, Counts, Forwards, Runner, SocketForward};
 use crate::lifecycle::{Lifecycle, Readiness};
 use crate::random;
 use crate::store::embedded::{EmbeddedSettings, EmbeddedStore};
@@ -40,6 +44,12 @@ const PREDECESSOR_WAIT: Duration = Duration::from_millis(500);
 /// How often we look which Unix sockets are still led to.
 const RETIRE_INTERVAL: Duration = Duration::from_secs(60);
 
+/// How long users are kept out of a Traefik that was started again and doesn't serve our routes.
+const KEPT_OUT_MAX: Duration = Duration::from_secs(5);
+
+/// The longest text that is a port, with the end of its line.
+const PORT_BYTES_MAX: u64 = 6;
+
 /// The latch that is held while our Traefik does not run.
 const LATCH: &str = "traefik process";
 
@@ -56,7 +66,7 @@ pub(super) struct OneMachine {
     /// Where Traefik's API is.
     pub(super) source: Source,
     child: Arc<Child>,
-    copies: Copies,
+    copies: Arc<Copies>,
     ways: Ways,
 }
 
@@ -71,10 +81,13 @@ struct Ways {
 /// Binds, writes, starts Traefik, and opens the store meanwhile. The error is a sentence for the administrator.
 pub(super) async fn prepare(config: &Config, data: &Path, traefik: Option<&Path>) -> Result<OneMachine, String> {
     let binary = binary::find(traefik).map_err(|error| error.to_string())?;
+    if let Some(warning) = binary::outlives_us(&binary) {
+        warn!("{warning}");
+    }
+    let store = after_leftover(config, data).await?;
     let sockets = Sockets::bind(config).await?;
-    let (public, servers) = (public_socket(config, &sockets).await?, Forwards::new(forward::Limits::default()));
-    let pages =
-        Listener::bind("the error pages", "127.0.0.1", 0, Limits::default()).await.map_err(|e| e.to_string())?;
+    let (public, servers) = (public_socket(config, &sockets).await?, Forwards::new(forwarding(config).for_servers()));
+    let pages = bind_pages(&Files::of(data).pages_port).await?;
     let pages_url = url_of(pages.addresses().first())?;
     let api_url = url_of(sockets.private.local_addr().ok().as_ref())?;
     // 256 random bits.
@@ -84,7 +97,11 @@ pub(super) async fn prepare(config: &Config, data: &Path, traefik: Option<&Path>
 
     // The folder is ours before anything is written into it: another Pointsman's Traefik may live there.
     let root = folder::create(data).map_err(|error| error.to_string())?;
-    let store = EmbeddedStore::open(EmbeddedSettings::new(root.clone())).await.map_err(|error| error.to_string())?;
+    let store = match store {
+        Some(store) => store,
+        None => open(config, &root).await?,
+    };
+    keep_pages_port(&pages, &Files::of(&root).pages_port);
     let traefik = {
         let config = config.clone();
         tokio::task::spawn_blocking(move || start(&config, &root, binary, sockets, own))
@@ -99,10 +116,79 @@ pub(super) async fn prepare(config: &Config, data: &Path, traefik: Option<&Path>
     Ok(OneMachine { store, tree, pages, key, source, child: Arc::new(child), copies, ways: Ways { public, servers } })
 }
 
+fn forwarding(config: &Config) -> forward::Limits {
+    forward::Limits::of(config.public.socket_connections_max)
+}
+
+async fn open(config: &Config, folder: &Path) -> Result<EmbeddedStore, String> {
+    wiring::is_ours_alone(config, "data-dir", folder)?;
+    EmbeddedStore::open(EmbeddedSettings::new(folder)).await.map_err(|error| error.to_string())
+}
+
+/// If a Traefik of this folder has outlived its Pointsman, it has our ports: takes the folder, and ends it.
+async fn after_leftover(config: &Config, data: &Path) -> Result<Option<EmbeddedStore>, String> {
+    let Ok(root) = data.canonicalize() else { return Ok(None) };
+    let files = Files::of(&root);
+    if leftover::find(&files.record, &files.config).is_none() {
+        return Ok(None);
+    }
+    // The process that has the folder ends its Traefik before it releases the folder: then there is nothing left to end.
+    let store = open(config, &root).await?;
+    if let Some(leftover) = leftover::find(&files.record, &files.config) {
+        tokio::task::spawn_blocking(|| leftover.end()).await.map_err(|error| error.to_string())??;
+    }
+    Ok(Some(store))
+}
+
+/// Listens for what Traefik asks of our pages, on the port of the last start if that is free. Traefik's tree names the port:
+/// if it stays, a start writes nothing, and on a full disk users still reach their servers.
+async fn bind_pages(port: &Path) -> Result<Listener, String> {
+    let last =
+        files::read(port, PORT_BYTES_MAX).ok().and_then(|text| String::from_utf8(text).ok()?.trim().parse().ok());
+    let bind = |port| Listener::bind("the error pages", "127.0.0.1", port, pages::limits());
+    match bind(last.unwrap_or(0)).await {
+        Err(_) if last.is_some() => bind(0).await,
+        bound => bound,
+    }
+    .map_err(|error| error.to_string())
+}
+
+/// Keeps the port for the next start. Without it that start writes the tree anew, which is no reason to fail now.
+fn keep_pages_port(pages: &Listener, file: &Path) {
+    let port = pages.addresses().first().map_or(0, SocketAddr::port);
+    if let Err(error) = files::replace(file, format!("{port}\n").as_bytes(), SECRET_MODE) {
+        debug!(%error, "The port of the pages can't be kept in {}: {error}", file.display());
+    }
+}
+
+/// What a Traefik is started with, in the folder of the routes.
+struct Files {
+    /// Everything that Traefik reads.
+    folder: PathBuf,
+    /// Its static configuration.
+    config: PathBuf,
+    /// Which process it is.
+    record: PathBuf,
+    /// On which port it finds our pages.
+    pages_port: PathBuf,
+}
+
+impl Files {
+    fn of(root: &Path) -> Self {
+        let folder = root.join("traefik");
+        Self {
+            config: folder.join("traefik.yaml"),
+            folder,
+            record: root.join("traefik-process"),
+            pages_port: root.join("pages-port"),
+        }
+    }
+}
+
 /// The way from the Unix socket that users come in by, if they do.
 async fn public_socket(config: &Config, sockets: &Sockets) -> Result<Option<SocketForward>, String> {
     let (Listen::Unix(path), Some(to)) = (&config.public.listen, sockets.first_address()) else { return Ok(None) };
-    let bound = SocketForward::bind(path, to, forward::Limits::default()).await;
+    let bound = SocketForward::bind(path, to, forwarding(config)).await;
     bound.map(Some).map_err(|reason| format!("can't listen on {} (--socket): {reason}", path.display()))
 }
 
@@ -114,10 +200,13 @@ impl OneMachine {
     }
 }
 
+/// How many connections are forwarded, by whose sockets they come.
+pub(super) type SocketCounts = Vec<(&'static str, Arc<Counts>)>;
+
 /// What goes on for as long as we live.
 pub(super) struct Running {
     child: Arc<Child>,
-    copies: Copies,
+    copies: Arc<Copies>,
     ways: Ways,
 }
 
@@ -125,6 +214,12 @@ impl Running {
     /// How Traefik is, and every change of that.
     pub(super) fn state(&self) -> watch::Receiver<State> {
         self.child.watch()
+    }
+
+    /// The connections through Unix sockets.
+    pub(super) fn sockets(&self) -> SocketCounts {
+        let servers = ("servers", self.ways.servers.1.counts());
+        self.ways.public.iter().map(|public| ("users", public.counts())).chain([servers]).collect()
     }
 
     /// Says which process Traefik is, while it runs.
@@ -146,7 +241,7 @@ impl Running {
         readiness.expect(LATCH, "Traefik is being started");
         // It ends after the last call was answered: until then a caller waits for it.
         lifecycle.spawn("traefik process", child.clone().run_until(lifecycle.stopping()));
-        let (fleet, readiness) = (fleet.clone(), readiness.clone());
+        let (fleet, readiness, traefik) = (fleet.clone(), readiness.clone(), child.clone());
         let stopping = lifecycle.stopping();
         lifecycle.spawn("traefik state", async move {
             if stopping.run_until_cancelled(follow(&child, &fleet, &readiness)).await.is_some() {
@@ -154,10 +249,9 @@ impl Running {
                 error!("Traefik can't be started, so Pointsman ends");
             }
         });
-        let copies = Arc::new(copies);
         let (watched, stopping) = (copies.clone(), lifecycle.stopping());
         lifecycle.spawn("traefik files", async move {
-            stopping.run_until_cancelled(watched.watch()).await;
+            stopping.run_until_cancelled(watched.watch(|| traefik.read_again())).await;
         });
         if let Some(public) = public {
             lifecycle.spawn("public socket", public.run(lifecycle.stopping()));
@@ -193,11 +287,14 @@ async fn follow(child: &Child, fleet: &Fleet, readiness: &Readiness) {
     // Neither may have been missed before we came.
     states.mark_changed();
     seen.mark_changed();
+    // When the Traefik was started whose users are still kept out.
+    let (mut waits, mut give_up): (Option<Moment>, _) = (None, Instant::now());
     loop {
         tokio::select! {
             Ok(()) = states.changed() => match &*states.borrow_and_update() {
                 State::Starting => {}
-                State::Running { .. } => {
+                State::Running { restarts, .. } => {
+                    (waits, give_up) = ((*restarts > 0).then(Moment::now), Instant::now() + KEPT_OUT_MAX);
                     readiness.release(LATCH);
                     // It has nothing yet, and is asked again and again until it has.
                     fleet.hurry();
@@ -207,9 +304,23 @@ async fn follow(child: &Child, fleet: &Fleet, readiness: &Readiness) {
             },
             Ok(()) = seen.changed() => {
                 let answers = |status: &Status| matches!(status, Status::Serving(_) | Status::Empty);
-                if seen.borrow_and_update().values().any(|seen| answers(&seen.status)) {
+                let seen = seen.borrow_and_update();
+                if seen.values().any(|seen| answers(&seen.status)) {
                     child.has_served();
                 }
+                // What was seen of one before says nothing. An empty Traefik may not even have read its configuration.
+                let serves = |since: Moment| {
+                    seen.values().any(|seen| matches!(seen.status, Status::Serving(_)) && seen.since >= since)
+                };
+                if waits.is_some_and(serves) && !states.has_changed().unwrap_or(true) {
+                    child.let_users_in();
+                    waits = None;
+                }
+            }
+            () = sleep_until(give_up), if waits.is_some() => {
+                warn!("Traefik has been started again and doesn't serve the routes; letting users in all the same");
+                child.let_users_in();
+                waits = None;
             }
             else => return,
         }
@@ -249,11 +360,18 @@ impl Sockets {
         self.public.iter().map(|(name, _)| name.clone()).collect()
     }
 
-    /// All of them, by the names of their entry points.
-    fn all(self) -> Vec<(String, TcpListener)> {
-        let redirect = self.redirect.map(|socket| (REDIRECT_ENTRY_POINT.to_owned(), socket));
-        let private = (KEYED_ENTRY_POINT.to_owned(), self.private);
-        self.public.into_iter().chain(redirect).chain([private]).collect()
+    /// All of them, by the names of their entry points, and those for users. The public ones may speak TLS.
+    fn all(self, tls: bool) -> (Vec<(String, Arc<TcpListener>)>, Vec<Door>) {
+        let mut all: Vec<_> = self.public.into_iter().map(|(name, socket)| (name, Arc::new(socket))).collect();
+        all.extend(self.redirect.map(|socket| (REDIRECT_ENTRY_POINT.to_owned(), Arc::new(socket))));
+        let busy: Arc<[u8]> = pages::starting_answer().into();
+        let door = |(name, socket): &(String, Arc<TcpListener>)| {
+            let speaks_tls = tls && name != REDIRECT_ENTRY_POINT;
+            Door { socket: socket.clone(), busy: (!speaks_tls).then(|| busy.clone()) }
+        };
+        let doors = all.iter().map(door).collect();
+        all.push((KEYED_ENTRY_POINT.to_owned(), Arc::new(self.private)));
+        (all, doors)
     }
 }
 
@@ -275,10 +393,17 @@ fn url_of(address: Option<&SocketAddr>) -> Result<Url, String> {
 }
 
 /// Writes what Traefik is started with, and starts it.
-fn start(config: &Config, root: &Path, binary: PathBuf, sockets: Sockets, own: Own) -> Result<(Child, Copies), String> {
+fn start(
+    config: &Config,
+    root: &Path,
+    binary: PathBuf,
+    sockets: Sockets,
+    own: Own,
+) -> Result<(Child, Arc<Copies>), String> {
     let version = version(config, &binary)?;
-    let folder = folder::create(&root.join("traefik")).map_err(|error| error.to_string())?;
-    let copies = Copies::install(config, &folder, Some(own))?;
+    let files = Files::of(root);
+    let folder = folder::create(&files.folder).map_err(|error| error.to_string())?;
+    let copies = Arc::new(Copies::install(config, &folder, Some(own))?);
     let mut public = wiring::public_entry_points(config);
     let address = |socket: &TcpListener| socket.local_addr().map(|a| a.to_string()).unwrap_or_default();
     if let (Some((place, _)), Some(socket)) = (&mut public.redirect, &sockets.redirect) {
@@ -294,13 +419,23 @@ fn start(config: &Config, root: &Path, binary: PathBuf, sockets: Sockets, own: O
         source: static_config::Source::Push,
         fallback: None,
         dynamic_folder: Some(copies.dynamic_folder().display().to_string()),
-        // What it tells at its start is of no use to those who don't look for a fault.
-        log_level: if config.log.level == LogLevel::Debug { "DEBUG".to_owned() } else { "WARN".to_owned() },
+        // What it tells at its start is of no use to those who don't look for a fault. At DEBUG it prints all of its
+        // configuration, with the key of its private entry point and the headers for servers.
+        log_level: if config.log.level == LogLevel::Debug { "INFO" } else { "WARN" }.to_owned(),
         log_json: true,
     };
-    let config_file = folder.join("traefik.yaml");
-    folder::replace(&config_file, plan.to_yaml(), SECRET_MODE).map_err(|error| error.to_string())?;
-    let settings = ChildSettings { binary, config_file, folder, sockets: sockets.all() };
+    copies.add(&files.config, &plan.to_yaml())?;
+    let prepared = copies.clone();
+    let (sockets, doors) = sockets.all(config.public.tls.is_some());
+    let settings = ChildSettings {
+        binary,
+        config_file: files.config,
+        folder,
+        record: files.record,
+        prepare: Box::new(move || prepared.prepare_start()),
+        sockets,
+        doors,
+    };
     let child = Child::start(settings).map_err(|error| format!("Traefik can't be started: {error}"))?;
     Ok((child, copies))
 }

@@ -1,13 +1,14 @@
 //! `pointsman`, without a command: the start-up as one story, and the end as another.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use super::one_machine::{self, Running};
+use super::copies::Copies;
+use super::one_machine::{self, Running, SocketCounts};
+use super::pid_file::PidFile;
 use super::signals::{Asked, Signals};
 use super::{Exit, complain, floors, wiring};
 use crate::activity::Activity;
@@ -17,7 +18,7 @@ use crate::api::listen::{Limits, ListenError, Listener};
 use crate::api::metrics::{self, Ask, Metrics, Sources};
 use crate::api::{self, ApiState, pages};
 use crate::child::State;
-use crate::clock::SystemClock;
+use crate::clock::{self, Clock as _, SystemClock};
 use crate::config::{Config, Listen, StoreConfig};
 use crate::control::ControlPlane;
 use crate::forward;
@@ -29,6 +30,7 @@ use crate::telemetry;
 use crate::traefik::client::Access;
 use crate::traefik::fixed;
 use crate::traefik::fleet::{Fleet, Source};
+use crate::traefik::folder;
 
 /// After the first signal, open calls (which have 5 s) and then the tasks behind them have this long.
 const STOP_PATIENCE: Duration = Duration::from_secs(8);
@@ -70,11 +72,48 @@ async fn serve(config: &Config) -> Result<(), Failed> {
     forward::raise_open_files();
     config.warnings.iter().for_each(|warning| warn!("Mind that {warning}"));
     let mut signals = Signals::listen().map_err(Failed::now)?;
-    let _pid_file = config.pid_file.as_deref().map(PidFile::write).transpose().map_err(Failed::now)?;
-
     let lifecycle = Lifecycle::new();
+    lifecycle.spawn("log", telemetry::throttle::write_sums(lifecycle.stopping()));
+    let begun = tokio::select! {
+        begun = Box::pin(begin(config, &lifecycle)) => begun?,
+        name = signals.stop() => {
+            info!(signal = name, "Got {name} during the start; stopping");
+            return stop(&lifecycle, &mut signals).await;
+        }
+    };
+    loop {
+        tokio::select! {
+            () = lifecycle.draining().cancelled_owned() => break,
+            asked = signals.next() => match asked {
+                Asked::Reload => begun.reload(config).await,
+                Asked::Stop(name) => {
+                    info!(signal = name, "Got {name}; open calls are finished, then Pointsman stops");
+                    break;
+                }
+            },
+        }
+    }
+    begun.readiness.expect("running", "this replica is stopping");
+    stop(&lifecycle, &mut signals).await
+}
+
+/// What is needed of a start that has succeeded.
+struct Begun {
+    readiness: Readiness,
+    auth: Arc<Authenticator>,
+    tls: Option<Tls>,
+    etcd: Option<Arc<EtcdStore>>,
+    /// Those of our own Traefik.
+    files: Option<Arc<Copies>>,
+    _pid_file: Option<PidFile>,
+}
+
+/// Starts everything. Whatever it waits for, it may be given up in the middle.
+async fn begin(config: &Config, lifecycle: &Lifecycle) -> Result<Begun, Failed> {
+    config.pid_file.as_deref().map_or(Ok(()), PidFile::check).map_err(Failed::now)?;
     let readiness = Readiness::new();
     let clock = Arc::new(SystemClock);
+    clock::check(clock.now()).map_err(Failed::now)?;
 
     let auth = wiring::auth_settings(config).map_err(Failed::configuration)?;
     let auth = Arc::new(Authenticator::new(&auth, clock.clone()).map_err(Failed::configuration)?);
@@ -85,23 +124,24 @@ async fn serve(config: &Config) -> Result<(), Failed> {
         None => api,
     };
 
-    let Parts { store, etcd, own, pages, fleet, sources, tree } = parts(config, &lifecycle).await?;
+    let Parts { store, etcd, own, pages, fleet, sources, tree } = parts(config, lifecycle).await?;
     let fleet = Arc::new(fleet);
     let mut looks = wiring::activity_settings(config, &tree);
     let control = wiring::control_settings(config, tree);
-    let control = ControlPlane::start(&lifecycle, &readiness, clock.clone(), store.clone(), fleet.clone(), control);
-    spawn_until_stopped(&lifecycle, "traefik", fleet.clone().run(sources));
-    spawn_until_stopped(&lifecycle, "traefik readiness", fleet.clone().report(readiness.clone()));
+    let control = ControlPlane::start(lifecycle, &readiness, clock.clone(), store.clone(), fleet.clone(), control);
+    spawn_until_stopped(lifecycle, "traefik", fleet.clone().run(sources));
+    spawn_until_stopped(lifecycle, "traefik readiness", fleet.clone().report(readiness.clone()));
     looks.process = own.as_ref().map(Running::process);
     let child = own.as_ref().map(Running::state);
-    let files = own.map(|own| own.start(&lifecycle, &readiness, &fleet, &control));
+    let sockets = own.as_ref().map(Running::sockets).unwrap_or_default();
+    let files = own.map(|own| own.start(lifecycle, &readiness, &fleet, &control));
     if let Some(target) = &config.routing.default_target {
-        spawn_until_stopped(&lifecycle, "default target", set_default_target(control.clone(), target.clone()));
+        spawn_until_stopped(lifecycle, "default target", set_default_target(control.clone(), target.clone()));
     }
 
     let fallback = config.etcd().map(|_| control.fallback());
     let table = control.clone();
-    let activity = Activity::start(&lifecycle, clock, store, fleet.clone(), Arc::new(move || table.table()), looks);
+    let activity = Activity::start(lifecycle, clock, store, fleet.clone(), Arc::new(move || table.table()), looks);
     let metrics = match &config.metrics {
         Some(listen) => {
             Some(bind("--metrics-ip and --metrics-port", "--metrics-socket", listen).await.map_err(Failed::now)?)
@@ -111,7 +151,7 @@ async fn serve(config: &Config) -> Result<(), Failed> {
     let state = ApiState::new(control.clone(), auth.clone(), readiness.clone(), wiring::api_settings(config))
         .with_last_activity(activity.clone());
     if let Some(metrics) = metrics {
-        let sources = watched(config, &state, &control, &readiness, &activity, fleet.clone(), child);
+        let sources = watched(config, &state, &control, &readiness, &activity, fleet.clone(), (child, sockets));
         let router = metrics::router(Arc::new(Metrics::new(sources)));
         lifecycle.spawn_front("metrics", metrics.serve("metrics", router, lifecycle.draining()));
     }
@@ -126,28 +166,22 @@ async fn serve(config: &Config) -> Result<(), Failed> {
         lifecycle.spawn_front("pages", pages.serve("pages", router, lifecycle.draining()));
     }
 
-    loop {
-        tokio::select! {
-            () = lifecycle.draining().cancelled_owned() => break,
-            asked = signals.next() => match asked {
-                Asked::Reload => {
-                    reload(config, &auth, etcd.as_deref()).await;
-                    if let Some(Err(reason)) = tls.as_ref().map(Tls::reload) {
-                        error!(%reason, "The API's old certificate stays in force: {reason}");
-                    }
-                    if let Some(files) = &files {
-                        files.reload();
-                    }
-                }
-                Asked::Stop(name) => {
-                    info!(signal = name, "Got {name}; open calls are finished, then Pointsman stops");
-                    break;
-                }
-            },
+    // Last: a program that waits for this file finds everything started.
+    let pid_file = config.pid_file.as_deref().map(PidFile::write).transpose().map_err(Failed::now)?;
+    Ok(Begun { readiness, auth, tls, etcd, files, _pid_file: pid_file })
+}
+
+impl Begun {
+    /// SIGHUP: reads tokens, keys, certificates and passwords again. What can't be used leaves the old in force.
+    async fn reload(&self, config: &Config) {
+        reload(config, &self.auth, self.etcd.as_deref()).await;
+        if let Some(Err(reason)) = self.tls.as_ref().map(Tls::reload) {
+            error!(%reason, "The API's old certificate stays in force: {reason}");
+        }
+        if let Some(files) = &self.files {
+            files.reload();
         }
     }
-    readiness.expect("running", "this replica is stopping");
-    stop(&lifecycle, &mut signals).await
 }
 
 /// What differs between one machine and a cluster.
@@ -181,13 +215,16 @@ async fn parts(config: &Config, lifecycle: &Lifecycle) -> Result<Parts, Failed> 
             })
         }
         StoreConfig::Etcd(etcd) => {
+            // One that can't be made is complained of later, when it is needed.
+            let _ = folder::create(&etcd.snapshot_folder);
+            wiring::is_ours_alone(config, "snapshot-dir", &etcd.snapshot_folder).map_err(Failed::now)?;
             let store = EtcdStore::connect(wiring::etcd_settings(etcd)).await.map_err(Failed::configuration)?;
             let store = Arc::new(store);
             versions(config, &store, lifecycle).await?;
             let pages = match &config.pages.url {
                 Some(_) => {
                     let (ip, port) = (&config.pages.ip, config.pages.port);
-                    let bound = Listener::bind("--pages-ip and --pages-port", ip, port, Limits::default());
+                    let bound = Listener::bind("--pages-ip and --pages-port", ip, port, pages::limits());
                     Some(bound.await.map_err(Failed::now)?)
                 }
                 None => None,
@@ -221,7 +258,7 @@ fn watched(
     readiness: &Readiness,
     activity: &Arc<Activity>,
     fleet: Arc<Fleet>,
-    child: Option<watch::Receiver<State>>,
+    (child, sockets): (Option<watch::Receiver<State>>, SocketCounts),
 ) -> Sources {
     let (routes, age, holder, traffic) = (control.clone(), activity.clone(), activity.clone(), activity.clone());
     let others = control.clone();
@@ -237,26 +274,10 @@ fn watched(
         activity_age: Some(Box::new(move || age.age())),
         activity_holder: Some(Box::new(move || holder.is_holder())),
         child_restarts: child.map(|child| Box::new(move || child.borrow().restarts()) as Ask<u64>),
+        sockets: sockets.into_iter().map(|(whose, counts)| (whose, wiring::sockets(counts))).collect(),
         kept: Some(Box::new(move || kept.kept())),
         fallback: fallback.map(|fallback| Box::new(move || fallback.is_offered()) as Ask<bool>),
         traffic: Some(Box::new(move || traffic.traffic())),
-    }
-}
-
-/// The file with our process number; gone with us, unless we are killed.
-struct PidFile(PathBuf);
-
-impl PidFile {
-    fn write(path: &Path) -> Result<Self, String> {
-        let written = std::fs::write(path, std::process::id().to_string());
-        written.map_err(|error| format!("--pid-file: {} can't be written: {error}", path.display()))?;
-        Ok(Self(path.to_owned()))
-    }
-}
-
-impl Drop for PidFile {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
     }
 }
 
@@ -291,7 +312,7 @@ async fn stop(lifecycle: &Lifecycle, signals: &mut Signals) -> Result<(), Failed
     }
 }
 
-/// SIGHUP: reads tokens, keys, certificates and passwords again. What can't be used leaves the old in force.
+/// Reads the tokens and keys of callers again, and the login and certificates for etcd.
 async fn reload(config: &Config, auth: &Authenticator, etcd: Option<&EtcdStore>) {
     let fresh = wiring::auth_settings(config).map_err(|e| e.to_string());
     match fresh.and_then(|fresh| auth.reload(&fresh).map_err(|e| e.to_string())) {

@@ -4,6 +4,7 @@ mod write;
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -17,7 +18,7 @@ use super::{Exit, beside, complain, wiring};
 use crate::api::{auth, pages};
 use crate::child::binary;
 use crate::config::{self, Config, EtcdConfig, Problems, TraefikApi};
-use crate::telemetry::LogFormat;
+use crate::telemetry::{LogFormat, LogLevel};
 use crate::traefik::static_config::{
     ClientTls, EtcdProvider, FallbackProvider, Password, Private, Source, StaticConfig,
 };
@@ -164,7 +165,7 @@ async fn follow(config: &Config, options: &ArgMatches, plan: StaticConfig) -> Re
     let Some(dir) = options.get_one::<PathBuf>("dir") else { return Ok(()) };
     let (text, copies) = write(dir, plan, config, options).map_err(|error| failed(format!("{error:#}")))?;
     info!("{}", text.trim_end());
-    let Some(copies) = copies else { return Ok(()) };
+    let Some(copies) = copies.map(Arc::new) else { return Ok(()) };
     loop {
         tokio::select! {
             asked = signals.next() => match asked {
@@ -174,7 +175,7 @@ async fn follow(config: &Config, options: &ArgMatches, plan: StaticConfig) -> Re
                     return Ok(());
                 }
             },
-            () = copies.watch() => {}
+            () = copies.clone().watch(|| true) => {}
         }
     }
 }
@@ -201,7 +202,8 @@ fn plan(config: &Config, options: &ArgMatches) -> Result<StaticConfig, Problems>
         source: Source::Etcd(provider(config, etcd, options, &mut problems)),
         fallback: fallback(config, &mut problems),
         dynamic_folder: None,
-        log_level: config.log.level.to_string().to_uppercase(),
+        // Never DEBUG: Traefik would print its configuration, with keys.
+        log_level: config.log.level.max(LogLevel::Info).to_string().to_uppercase(),
         log_json: config.log.format == LogFormat::Json,
     };
     if !options.contains_id("dir") && Certificates::of(options) != Certificates::Named {

@@ -12,17 +12,18 @@ use crate::activity;
 use crate::api::ApiSettings;
 use crate::api::auth::{AuthSettings, JwtSettings};
 use crate::api::listen::tls::{Protocols, Tls, TlsError, TlsSettings};
-use crate::api::metrics::Traefiks;
+use crate::api::metrics::{Ask, Sockets, Traefiks};
 use crate::api::pages::{PagesSettings, PagesTls, Sentinel};
 use crate::config::{
     self, AccessLog, Config, EtcdConfig, Listen, PagesSource, Problems, Redirect, ServerTls, TlsVersion, TraefikApi,
     Trusted,
 };
-use crate::control;
-use crate::forward::Forwards;
-use crate::route::Target;
+use crate::control::{self, Room};
+use crate::forward::{self, Forwards};
+use crate::ownership;
 use crate::route::installation::Installation;
 use crate::route::record::RecordKeys;
+use crate::route::{Target, Weight};
 use crate::snapshot;
 use crate::store::etcd::EtcdSettings;
 use crate::traefik::bucket::Sizes;
@@ -40,6 +41,7 @@ pub(super) fn tree_settings(config: &Config) -> fixed::Settings {
         entry_points: config.traefik.entry_points.iter().map(|entry_point| entry_point.name.clone()).collect(),
         space: if config.routing.host_routing { Space::Hosts } else { Space::Paths },
         pages_url: config.pages.url.clone(),
+        pages_get_address: matches!(config.pages.source, PagesSource::Target(_)),
         middlewares: config.public.middlewares.clone(),
         servers: fixed::Servers {
             headers: config.servers.headers.clone(),
@@ -55,16 +57,25 @@ pub(super) fn tree_settings(config: &Config) -> fixed::Settings {
     }
 }
 
+/// How much the table takes.
+pub(super) fn room(config: &Config) -> Room {
+    Room {
+        max: Weight { routes: config.routing.max_routes, bytes: config.routing.max_table_bytes },
+        share_percent: config.auth.jwt.as_ref().map_or(100, |jwt| jwt.table_percent),
+    }
+}
+
 pub(super) fn control_settings(config: &Config, tree: fixed::Settings) -> control::Settings {
     let is_one_machine = config.etcd().is_none();
     control::Settings {
         records: RecordKeys::new(config.prefix()),
         tree,
         sizes: Sizes::default(),
-        routes_max: config.routing.max_routes,
+        room: room(config),
         // Nobody else writes to a store of our own.
         adopt_layout: config.traefik.adopt_layout || is_one_machine,
         own_root_key: config.traefik.own_root_key || is_one_machine,
+        allow_revision_bump: config.etcd().is_some_and(|etcd| etcd.allow_revision_bump),
         deliver: is_one_machine,
         snapshots: config.etcd().map(|etcd| {
             let owner = snapshot::Owner {
@@ -76,6 +87,14 @@ pub(super) fn control_settings(config: &Config, tree: fixed::Settings) -> contro
         installation: config.etcd().and_then(|etcd| etcd.installation.clone()),
         layout: LAYOUT,
     }
+}
+
+/// Whether the folder of a setting may be used: other users must not be able to change what is in it.
+pub(super) fn is_ours_alone(config: &Config, setting: &str, folder: &Path) -> Result<(), String> {
+    if config.shared_folders {
+        return Ok(());
+    }
+    ownership::check(folder).map_err(|error| format!("--{setting}: {error}"))
 }
 
 /// Whose routes in etcd we use; a folder is nobody else's.
@@ -98,6 +117,14 @@ impl fixed::UnixSockets for Forwarded {
     }
 }
 
+/// The connections through Unix sockets, for /metrics.
+pub(super) fn sockets(counts: Arc<forward::Counts>) -> Ask<Sockets> {
+    Box::new(move || {
+        let forward::Connections { open, max, limit_reached } = counts.read();
+        Sockets { open, max, limit_reached }
+    })
+}
+
 /// What Traefik's entry points for users are like.
 pub(super) fn public_entry_points(config: &Config) -> static_config::Public {
     let public = &config.public;
@@ -109,12 +136,21 @@ pub(super) fn public_entry_points(config: &Config) -> static_config::Public {
             Trusted::Ranges(ranges) => static_config::Trusted::Ranges(ranges.clone()),
         },
         proxy_protocol_ips: public.proxy_protocol_ips.clone(),
+        request_timeout: public.request_timeout,
         idle_timeout: public.idle_timeout,
+        drop_alias_headers: vouches_for_headers(config),
         access_log: public.access_log.as_ref().map(|log| match log {
             AccessLog::Log => static_config::AccessLog::Log,
             AccessLog::File(path) => static_config::AccessLog::File(absolute(path)),
         }),
     }
+}
+
+/// Whether servers are promised headers that no client can set: the administrator's own, those of the administrator's
+/// middlewares, or the address and scheme that only named balancers may say.
+pub(super) fn vouches_for_headers(config: &Config) -> bool {
+    let names_balancers = matches!(&config.public.trusted, Trusted::Ranges(ranges) if !ranges.is_empty());
+    !config.servers.headers.is_empty() || !config.public.middlewares.is_empty() || names_balancers
 }
 
 /// What Traefik's file provider is given, with this certificate for users. `place` says how Traefik sees a file.

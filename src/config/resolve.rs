@@ -20,6 +20,9 @@ pub(super) const PREFIX: &str = "pointsman";
 /// How long a Traefik may be behind unless something else is said.
 const LAGGARD_GRACE_S: usize = 6;
 
+/// How long a request of a user may take to arrive unless something else is said: an upload of an hour must pass.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(7200);
+
 /// The port of the API where nothing else is said.
 const DEFAULT_API_PORT: u16 = 8001;
 
@@ -54,12 +57,14 @@ pub(super) fn config(sources: &Sources, problems: &mut Problems) -> Config {
             host_routing: read.switch("host-routing"),
             default_target: read.one("default-target", values::target),
             max_routes: read.or("max-routes", 50_000, values::count),
+            max_table_bytes: read.or("max-table-bytes", 64 << 20, values::count),
         },
         servers: servers(&mut read),
         log: LogConfig {
             level: read.or("log-level", LogLevel::default(), FromStr::from_str),
             format: read.or("log-format", LogFormat::default(), FromStr::from_str),
         },
+        shared_folders: read.switch("shared-folders"),
         pid_file: read.path("pid-file"),
         warnings: sources.warnings.clone(),
     }
@@ -168,12 +173,14 @@ fn public(read: &mut Reader<'_>) -> PublicConfig {
     let trusted = read.list("trusted-ips", values::address_range);
     PublicConfig {
         listen,
+        socket_connections_max: read.one("max-socket-connections", values::count),
         tls: read.server_tls(["ssl-cert", "ssl-key", "ssl-ca"], "ssl"),
         tls_version: read.one("ssl-protocol", values::tls_version),
         ciphers: read.or("ssl-ciphers", Vec::new(), ciphers::parse),
         redirect: read
             .one("redirect-port", values::port)
             .map(|port| Redirect { port, to: read.or("redirect-to", default_to, values::port) }),
+        request_timeout: read.milliseconds("request-timeout").unwrap_or(REQUEST_TIMEOUT),
         idle_timeout: read.milliseconds("keep-alive-timeout"),
         trusted: if trusted.is_empty() && read.is_one_machine() {
             Trusted::Everybody
@@ -234,6 +241,7 @@ fn store(read: &mut Reader<'_>, api: &Listen) -> StoreConfig {
         ca: read.path("etcd-ca"),
         cert: read.path("etcd-cert"),
         key: read.path("etcd-key"),
+        allow_revision_bump: read.switch("allow-revision-bump"),
     })
 }
 
@@ -291,6 +299,7 @@ fn jwt(read: &mut Reader<'_>) -> Option<JwtConfig> {
         scope_claim: read.or("jwt-scope-claim", "scope".to_owned(), values::not_empty),
         scope_prefix: read.or("jwt-scope-prefix", String::new(), |text| Ok(text.to_owned())),
         routes_claim: read.or("jwt-routes-claim", "routes".to_owned(), values::not_empty),
+        table_percent: read.or("jwt-table-percent", 10, values::percent),
     };
     let given = super::settings::SETTINGS
         .iter()

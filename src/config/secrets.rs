@@ -5,6 +5,7 @@ use std::path::Path;
 use secrecy::SecretString;
 
 use super::{AuthConfig, EtcdConfig, Problems};
+use crate::files;
 
 /// No token, password or certificate is longer.
 const SECRET_BYTES_MAX: u64 = 64 * 1024;
@@ -48,14 +49,11 @@ pub fn read(path: &Path) -> Result<String, String> {
 
 /// Reads a small file.
 pub fn read_bytes(path: &Path) -> Result<Vec<u8>, String> {
-    let size = std::fs::metadata(path).map_err(|e| format!("can't be read: {e}"))?;
-    if size.is_dir() {
+    let found = std::fs::metadata(path).map_err(|e| format!("can't be read: {e}"))?;
+    if found.is_dir() {
         return Err("is a folder".to_owned());
     }
-    if size.len() > SECRET_BYTES_MAX {
-        return Err(format!("is {} bytes long, the limit is {SECRET_BYTES_MAX}", size.len()));
-    }
-    std::fs::read(path).map_err(|e| format!("can't be read: {e}"))
+    files::read_any(path, SECRET_BYTES_MAX).map_err(|e| format!("can't be read: {e}"))
 }
 
 /// A token as the `Authorization` header can carry it.
@@ -117,6 +115,8 @@ mod tests {
             let problem = auth.tokens().unwrap_err().to_string();
             assert!(problem.contains(message) && !problem.contains("cret"), "{text:?}: {problem}");
         }
+        let endless = AuthConfig { environment_token: None, token_files: vec!["/dev/zero".into()], jwt: None };
+        assert!(endless.tokens().unwrap_err().to_string().contains("longer than 65536 bytes"));
         let missing = AuthConfig { environment_token: None, token_files: vec!["/nowhere".into()], jwt: None };
         assert!(missing.tokens().unwrap_err().to_string().starts_with("token-file /nowhere: can't be read"));
     }
@@ -136,6 +136,7 @@ mod tests {
             ca: None,
             cert: None,
             key: None,
+            allow_revision_bump: false,
         };
         assert_eq!(etcd.password().unwrap().unwrap().expose_secret(), " pass word ");
         std::fs::write(&path, "\n").unwrap();

@@ -16,6 +16,10 @@ pub(super) fn count(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|n| *n != 0).ok_or_else(|| format!("{text} is not a number above 0"))
 }
 
+pub(super) fn percent(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|n| (1..=100).contains(n)).ok_or_else(|| format!("{text} is not a number from 1 to 100"))
+}
+
 pub(super) fn switch(text: &str) -> Result<bool, String> {
     match text.to_lowercase().as_str() {
         "true" | "yes" | "on" | "1" => Ok(true),

@@ -9,12 +9,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::commit::{self, HEAD_OPS};
+use super::commit::{self, Changes, HEAD_OPS};
 use super::next_head;
 use crate::clock::Clock;
 use crate::route::installation::Installation;
 use crate::route::record::{self, Head, RecordKeys};
-use crate::route::{Route, RouteData, RouteSpec, RouteTable, Target};
+use crate::route::{Route, RouteData, RouteSpec, RouteTable, Target, Weight};
 use crate::store::{Commit, Guard, Revision, Store, StoreError, Txn};
 
 /// How long the store may give no answer, or others win every time, before we give up.
@@ -70,6 +70,9 @@ pub enum BulkError {
         /// What is wrong with it.
         why: String,
     },
+    /// A record that could not be read again once it is written.
+    #[error("the record of {0} can't be kept: {1}")]
+    Unwritable(RouteSpec, record::RecordError),
     /// The table would be too long.
     #[error(
         "the table would have {routes} routes, and --max-routes allows {max}; raise it, here and for every replica"
@@ -77,6 +80,17 @@ pub enum BulkError {
     TooManyRoutes {
         /// So many there would be.
         routes: usize,
+        /// So many there may be.
+        max: usize,
+    },
+    /// The table would have too many bytes.
+    #[error(
+        "the records of all routes would have {bytes} bytes, and --max-table-bytes allows {max}; raise it, here and for every \
+         replica"
+    )]
+    TooManyBytes {
+        /// So many there would be.
+        bytes: usize,
         /// So many there may be.
         max: usize,
     },
@@ -96,7 +110,7 @@ pub async fn read(store: &dyn Store, keys: &RecordKeys) -> Result<Records, BulkE
             records.head_revision = entry.mod_revision;
         } else if entry.key == keys.installation() {
             records.installation = Some(entry.value);
-        } else if keys.is_route(&entry.key) {
+        } else if keys.spec(&entry.key).is_some() {
             records.table.insert(record::decode(keys, &entry.key, &entry.value).map_err(unreadable)?.into());
         }
     }
@@ -109,15 +123,15 @@ pub async fn write(
     store: &dyn Store,
     keys: &RecordKeys,
     clock: &dyn Clock,
-    routes_max: usize,
+    max: Weight,
     wishes: &[Wish],
     mut progress: impl FnMut(usize),
 ) -> Result<(), BulkError> {
     let mut records = read(store, keys).await?;
-    check_room(&records.table, wishes, routes_max)?;
+    check_room(&records.table, wishes, max)?;
     let (mut done, mut give_up) = (0, Instant::now() + PATIENCE);
     while done < wishes.len() {
-        let step = next_step(&records, keys, clock, &wishes[done..], store);
+        let step = next_step(&records, keys, clock, &wishes[done..], store)?;
         if step.changes.is_empty() {
             done += step.wishes;
             progress(done);
@@ -170,11 +184,25 @@ async fn again(
     }
 }
 
-fn check_room(table: &RouteTable, wishes: &[Wish], max: usize) -> Result<(), BulkError> {
-    let new = wishes.iter().filter(|wish| wish.state.is_some() && table.get(&wish.spec).is_none()).count();
-    let gone = wishes.iter().filter(|wish| wish.state.is_none() && table.get(&wish.spec).is_some()).count();
-    let routes = table.len() + new - gone;
-    if new > gone && routes > max { Err(BulkError::TooManyRoutes { routes, max }) } else { Ok(()) }
+fn check_room(table: &RouteTable, wishes: &[Wish], max: Weight) -> Result<(), BulkError> {
+    let mut after = table.clone();
+    for Wish { spec, state, .. } in wishes {
+        match state.clone() {
+            Some((target, data)) => {
+                let (created, n) = (Timestamp::UNIX_EPOCH, 0);
+                after.insert(Arc::new(Route { spec: spec.clone(), target, data, created, n }));
+            }
+            None => drop(after.remove(spec)),
+        }
+    }
+    let (before, Weight { routes, bytes }) = (table.weight(), after.weight());
+    if routes > max.routes.max(before.routes) {
+        return Err(BulkError::TooManyRoutes { routes, max: max.routes });
+    }
+    if bytes > max.bytes.max(before.bytes) {
+        return Err(BulkError::TooManyBytes { bytes, max: max.bytes });
+    }
+    Ok(())
 }
 
 /// One transaction.
@@ -186,10 +214,16 @@ struct Step {
     wishes: usize,
 }
 
-fn next_step(records: &Records, keys: &RecordKeys, clock: &dyn Clock, wishes: &[Wish], store: &dyn Store) -> Step {
+fn next_step(
+    records: &Records,
+    keys: &RecordKeys,
+    clock: &dyn Clock,
+    wishes: &[Wish],
+    store: &dyn Store,
+) -> Result<Step, BulkError> {
     let limits = store.limits();
     let (head, now) = (next_head(records.head.as_ref()), clock.now());
-    let (mut changes, mut bytes, mut taken) = (Vec::new(), 0, 0);
+    let (mut changes, mut written, mut taken) = (Vec::new(), Changes::default(), 0);
     for Wish { spec, state, used } in wishes {
         let old = records.table.get(spec);
         let route = match state {
@@ -206,18 +240,19 @@ fn next_step(records: &Records, keys: &RecordKeys, clock: &dyn Clock, wishes: &[
                 continue;
             }
         };
-        let route = route.map(Arc::new);
-        bytes += commit::record_bytes(route.as_ref());
-        if changes.len() + HEAD_OPS >= limits.ops_max || (bytes > limits.bytes_max / 2 && !changes.is_empty()) {
+        if changes.len() + HEAD_OPS >= limits.ops_max || written.bytes() > limits.bytes_max / 2 {
             break;
         }
-        changes.push((spec.clone(), route));
+        match &route {
+            Some(route) => written.put(keys, route).map_err(|error| BulkError::Unwritable(spec.clone(), error))?,
+            None => written.delete(keys, spec),
+        }
+        changes.push((spec.clone(), route.map(Arc::new)));
         taken += 1;
     }
     let mut txn = Txn::default();
-    let ops = changes.iter().map(|(spec, route)| (spec, route.as_ref()));
     let old = records.head.as_ref().map(Head::to_string).unwrap_or_default();
     let seen = Guard::holds(keys.head(), records.head_revision, old.as_bytes());
-    commit::add_records(&mut txn, keys, ops, &head, seen);
-    Step { txn, head, changes, wishes: taken }
+    commit::add_records(&mut txn, keys, written, &head, seen);
+    Ok(Step { txn, head, changes, wishes: taken })
 }

@@ -1,6 +1,6 @@
 //! Transactions: how changes of records and of Traefik's tree become one, and what became of one whose answer got lost.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
@@ -8,7 +8,7 @@ use tracing::warn;
 
 use super::mirror::{Mirror, View};
 use super::{STORE_PATIENCE, Settings};
-use crate::route::record::{self, Head, RecordKeys};
+use crate::route::record::{self, Head, RecordError, RecordKeys};
 use crate::route::{Route, RouteSpec};
 use crate::store::{Commit, Guard, KeyValue, Op, Revision, SharedStore, StoreError, Txn};
 use crate::traefik::fixed::{MARKER_KEY, MARKER_REQUEST_KEY};
@@ -19,11 +19,51 @@ use crate::traefik::plan::Edit;
 pub(super) const HEAD_OPS: usize = 1;
 pub(super) const MARKER_OPS: usize = 2;
 
-/// What a record weighs beside its value: key and framing.
-const RECORD_OVERHEAD_BYTES: usize = 256;
+/// What a record weighs beside its key and value.
+const RECORD_OVERHEAD_BYTES: usize = 64;
 
-/// A record change: the route's new state, or `None` for its removal.
-pub(super) type RecordChange<'a> = (&'a RouteSpec, Option<&'a Arc<Route>>);
+/// What one transaction changes of the records, by their keys: what is then written there, or `None` for nothing.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    by_key: BTreeMap<String, Option<Vec<u8>>>,
+    bytes: usize,
+}
+
+impl Changes {
+    /// A route is written. An error says that it could not be read again; then nothing has changed.
+    pub(super) fn put(&mut self, keys: &RecordKeys, route: &Route) -> Result<(), RecordError> {
+        let value = record::encode_checked(route)?;
+        self.set(keys.route(&route.spec), Some(value));
+        Ok(())
+    }
+
+    /// A route's record is removed.
+    pub(super) fn delete(&mut self, keys: &RecordKeys, spec: &RouteSpec) {
+        self.set(keys.route(spec), None);
+    }
+
+    fn set(&mut self, key: String, value: Option<Vec<u8>>) {
+        self.bytes += RECORD_OVERHEAD_BYTES + key.len() + value.as_ref().map_or(0, Vec::len);
+        self.by_key.insert(key, value);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.by_key.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_key.is_empty()
+    }
+
+    pub(super) fn contains(&self, key: &str) -> bool {
+        self.by_key.contains_key(key)
+    }
+
+    /// About how many bytes they add to a transaction, at most.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
 
 /// The two keys that every transaction compares, as they were when it was planned.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,21 +85,12 @@ pub(super) fn marker_guard(settings: &Settings, revision: Revision, value: &str)
 }
 
 /// Adds record changes and the head that counts them.
-pub(super) fn add_records<'a>(
-    txn: &mut Txn,
-    keys: &RecordKeys,
-    changes: impl Iterator<Item = RecordChange<'a>>,
-    head: &Head,
-    seen: Guard,
-) {
+pub(super) fn add_records(txn: &mut Txn, keys: &RecordKeys, changes: Changes, head: &Head, seen: Guard) {
     txn.guards.push(seen);
-    for (spec, route) in changes {
-        let key = keys.route(spec);
-        txn.ops.push(match route {
-            Some(route) => Op::Put { key, value: record::encode(route) },
-            None => Op::Delete { key },
-        });
-    }
+    txn.ops.extend(changes.by_key.into_iter().map(|(key, value)| match value {
+        Some(value) => Op::Put { key, value },
+        None => Op::Delete { key },
+    }));
     txn.ops.push(Op::Put { key: keys.head(), value: head.to_string().into_bytes() });
 }
 
@@ -76,13 +107,6 @@ pub(super) fn add_edits(txn: &mut Txn, settings: &Settings, edits: Vec<Edit>, ma
     for key in [MARKER_KEY, MARKER_REQUEST_KEY] {
         txn.ops.push(Op::Put { key: full(key), value: marker.to_string().into_bytes() });
     }
-}
-
-/// About how many bytes a record adds to a transaction.
-pub(super) fn record_bytes(route: Option<&Arc<Route>>) -> usize {
-    let Some(route) = route else { return RECORD_OVERHEAD_BYTES };
-    let text = serde_json::to_string(&route.data).map_or(0, |text| text.len());
-    text + 3 * route.spec.as_str().len() + route.target.as_str().len() + RECORD_OVERHEAD_BYTES
 }
 
 /// Commits a transaction that moves the head from `head_revision` to `head`, and finds out what became of it if the answer
@@ -150,7 +174,7 @@ async fn settle(mirror: &Mirror, head: &Head, revision: Revision, give_up: Insta
     let _ = mirror.wait(give_up, moved_on).await;
     let view = mirror.read();
     match view.heads.iter().rev().find(|seen| seen.n == head.n && seen.epoch == head.epoch) {
-        Some(seen) if seen == head => Ok(Commit::Done(view.records_revision)),
+        Some(seen) if **seen == *head => Ok(Commit::Done(view.records_revision)),
         Some(_) => Ok(Commit::Conflict(revision)),
         None => Err(StoreError::Unavailable("what became of a commit can't be known".to_owned())),
     }

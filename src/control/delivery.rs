@@ -7,17 +7,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::Settings;
 use super::mirror::Mirror;
-use crate::lifecycle::Readiness;
+use crate::clock::Moment;
+use crate::lifecycle::{Readiness, compute};
 use crate::traefik::client::TraefikClient;
 use crate::traefik::document::document;
 use crate::traefik::fleet::{Fleet, Seen, Status};
 use crate::traefik::name;
+use crate::traefik::tree::Tree;
 
 /// A document that Traefik took and doesn't show is sent again after this time. At 50,000 routes it needs 2 s.
 const AGAIN_AFTER: Duration = Duration::from_secs(6);
@@ -42,6 +45,9 @@ const PATIENCE_MAX: Duration = Duration::from_secs(10);
 /// So many failures in a row are no news of a Traefik that has just begun.
 const QUIET_FAILURES: u32 = 10;
 
+/// To write the document of more routers than this takes long enough to be kept off the threads that answer.
+const LARGE: usize = 500;
+
 /// The latch that is held until Traefik serves what it was sent.
 const DELIVERY: &str = "delivery";
 
@@ -64,9 +70,9 @@ pub(super) struct Delivery {
 struct Peer {
     client: Option<TraefikClient>,
     /// The marker of the document that was sent last, and when.
-    sent: Option<(String, Instant)>,
+    sent: Option<(String, Moment)>,
     /// When its root router was found to work.
-    checked: Option<Instant>,
+    checked: Option<Moment>,
     /// How often in a row it did not take the document.
     failures: u32,
     /// How many of these attempts ran out of time.
@@ -102,7 +108,8 @@ impl Delivery {
 
     /// Sends what is to be sent, and asks what is to be asked.
     async fn look_after(&mut self, all: &BTreeMap<String, Seen>) {
-        if let Some((marker, document, urls)) = self.due(all) {
+        if let Some((marker, tree, urls)) = self.due(all) {
+            let Some(document) = self.document(tree).await else { return };
             for url in urls {
                 self.send(&url, &marker, &document).await;
             }
@@ -120,8 +127,8 @@ impl Delivery {
         }
     }
 
-    /// The marker and the document, and who should get it now; `None` if nobody.
-    fn due(&mut self, all: &BTreeMap<String, Seen>) -> Option<(String, Vec<u8>, Vec<String>)> {
+    /// The marker and its tree, and who should get it now; `None` if nobody.
+    fn due(&mut self, all: &BTreeMap<String, Seen>) -> Option<(String, Arc<Tree>, Vec<String>)> {
         let view = self.mirror.read();
         let marker = view.tree.marker.as_ref().filter(|marker| marker.digest == self.digest)?;
         let text = marker.to_string();
@@ -146,23 +153,33 @@ impl Delivery {
                 urls.push(url.clone());
             }
         }
-        if urls.is_empty() {
-            return None;
-        }
-        let document = serde_json::to_vec(&document(&view.tree, &self.settings.tree)).unwrap_or_default();
-        Some((text, document, urls))
+        (!urls.is_empty()).then(|| (text, view.tree.clone(), urls))
     }
 
-    async fn send(&mut self, url: &str, marker: &str, document: &[u8]) {
-        let Some(client) = self.client(url) else { return };
+    /// The document of a tree. Without one nothing is sent: an empty one would take every route away.
+    async fn document(&self, tree: Arc<Tree>) -> Option<Bytes> {
+        let settings = self.settings.clone();
+        let is_long = tree.routers.len() > LARGE;
+        match compute(is_long, move || serde_json::to_vec(&document(&tree, &settings.tree))).await {
+            Ok(document) => Some(document.into()),
+            Err(error) => {
+                self.readiness
+                    .hold(DELIVERY, format!("the routes can't be written as a document for Traefik: {error}"));
+                None
+            }
+        }
+    }
+
+    async fn send(&mut self, url: &str, marker: &str, document: &Bytes) {
+        let Some(client) = self.client(url).await else { return };
         let began = Instant::now();
         let patience = patience(document.len(), self.peers.get(url).map_or(0, |peer| peer.late));
-        match client.push(document.to_vec(), patience).await {
+        match client.push(document.clone(), patience).await {
             Ok(()) => {
                 let bytes = document.len();
                 debug!(traefik = %url, marker, bytes, "Sent the routes to Traefik in {:?}", began.elapsed());
                 let peer = self.peers.entry(url.to_owned()).or_default();
-                (peer.sent, peer.failures, peer.late) = (Some((marker.to_owned(), Instant::now())), 0, 0);
+                (peer.sent, peer.failures, peer.late) = (Some((marker.to_owned(), Moment::now())), 0, 0);
             }
             Err(reason) => {
                 let peer = self.peers.entry(url.to_owned()).or_default();
@@ -185,13 +202,13 @@ impl Delivery {
             if checked.is_some_and(|at| at.elapsed() < CHECK_INTERVAL) {
                 continue;
             }
-            let Some(client) = self.client(url) else { continue };
+            let Some(client) = self.client(url).await else { continue };
             match client.router_errors(name::ROOT).await {
                 // It comes with the first route.
                 Ok(None) => {}
                 Ok(Some(reason)) if reason.is_empty() => {
                     self.readiness.release(LATCH);
-                    self.peers.entry(url.clone()).or_default().checked = Some(Instant::now());
+                    self.peers.entry(url.clone()).or_default().checked = Some(Moment::now());
                 }
                 Ok(Some(reason)) => self.readiness.hold(
                     LATCH,
@@ -205,10 +222,10 @@ impl Delivery {
         }
     }
 
-    fn client(&mut self, url: &str) -> Option<TraefikClient> {
+    async fn client(&mut self, url: &str) -> Option<TraefikClient> {
         let peer = self.peers.entry(url.to_owned()).or_default();
         if peer.client.is_none() {
-            peer.client = self.fleet.client(url).ok();
+            peer.client = self.fleet.client(url).await.ok();
         }
         peer.client.clone()
     }

@@ -112,7 +112,7 @@ impl Fallback {
     }
 
     /// The document of this table, made once.
-    async fn render(&self, head: Head, table: RouteTable) -> Result<Bytes, String> {
+    async fn render(&self, head: Head, table: Arc<RouteTable>) -> Result<Bytes, String> {
         let mut rendered = self.rendered.lock().await;
         if let Some((of, document)) = &*rendered
             && *of == head
@@ -193,9 +193,10 @@ fn outdone(all: &BTreeMap<String, Seen>, newest: &Newest) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use tokio::time::{Instant, advance};
+    use tokio::time::advance;
 
     use super::*;
+    use crate::clock::Moment;
     use crate::traefik::marker::{LAYOUT, Marker};
 
     fn marker(epoch: &str, n: u64) -> Marker {
@@ -205,7 +206,7 @@ mod tests {
     fn fleet(statuses: &[Status]) -> BTreeMap<String, Seen> {
         let seen = |status: &Status| Seen {
             status: status.clone(),
-            since: Instant::now(),
+            since: Moment::now(),
             asked: None,
             asking: None,
             router_errors: None,

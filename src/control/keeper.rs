@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use super::known::since;
 use super::mirror::{Mirror, View};
-use crate::clock::SharedClock;
+use crate::clock::{Moment, SharedClock};
 use crate::route::record::Head;
 use crate::snapshot::{Folder, Snapshot, Stored};
 use crate::store::Revision;
@@ -129,7 +129,7 @@ impl Keeper {
     }
 
     fn snapshot(&self, view: &View, head: &Head) -> Snapshot {
-        let age = view.heard.map_or(Duration::ZERO, |heard| heard.elapsed());
+        let age = view.heard.map_or(Duration::ZERO, Moment::elapsed);
         let now = self.clock.now();
         Snapshot {
             head: head.clone(),

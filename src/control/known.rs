@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::mirror::Mirror;
-use crate::clock::SharedClock;
+use crate::clock::{Moment, SharedClock};
 use crate::route::RouteTable;
 use crate::route::record::Head;
 use crate::snapshot::Snapshot;
@@ -17,7 +17,7 @@ use crate::store::Revision;
 #[derive(Debug, Clone)]
 pub struct LastKnown {
     /// The routes.
-    pub table: RouteTable,
+    pub table: Arc<RouteTable>,
     /// For how long nobody has confirmed them.
     pub age: Duration,
 }
@@ -71,7 +71,7 @@ impl Known {
     }
 
     /// The routes with the last change of them; `None` if nothing is known, or there is no history yet.
-    pub(super) fn table(&self) -> Option<(Head, RouteTable)> {
+    pub(super) fn table(&self) -> Option<(Head, Arc<RouteTable>)> {
         let view = self.mirror.read();
         if view.records_loaded {
             return view.head.clone().map(|head| (head, view.table.clone()));
@@ -83,7 +83,7 @@ impl Known {
     pub(super) fn last(&self) -> Option<LastKnown> {
         let view = self.mirror.read();
         if view.records_loaded {
-            let age = view.heard.map_or(Duration::ZERO, |heard| heard.elapsed());
+            let age = view.heard.map_or(Duration::ZERO, Moment::elapsed);
             return Some(LastKnown { table: view.table.clone(), age });
         }
         let found = self.found.as_ref()?;

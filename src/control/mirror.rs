@@ -3,21 +3,21 @@
 //! Two watches, one for the records and one for Traefik's tree. Each is a state the store really had; one may be ahead of
 //! the other. Whoever writes compares the head or the marker with what it saw here, so a mirror that is behind does no harm.
 
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use percent_encoding::percent_decode_str;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, error, info};
 
+use super::commit::Changes as RecordChanges;
 use super::flapping::Detector;
 use super::past::{Past, Verdict};
 pub(super) use super::view::View;
 use super::view::remember;
 use super::{Frozen, Settings, hands};
-use crate::lifecycle::{Lifecycle, Readiness};
-use crate::route::record::{self, Head};
-use crate::route::{RouteSpec, RouteTable, chain};
+use crate::lifecycle::{Lifecycle, Readiness, compute};
+use crate::route::record::{self, Head, RecordError};
+use crate::route::{Route, RouteSpec, RouteTable, chain};
 use crate::store::follow::{Follower, Update};
 use crate::store::{Event, KeyValue, Revision, SharedStore};
 use crate::traefik::fixed::MARKER_KEY;
@@ -28,18 +28,24 @@ mod others;
 
 use others::Others;
 
+/// To read more records than this takes long enough to be kept off the threads that answer.
+const LARGE: usize = 500;
+
 /// How many past heads are remembered, to know our own commits again.
 const HEADS_MAX: usize = 1024;
 
 /// How many past markers are remembered, to know what Traefiks show.
 const MARKERS_MAX: usize = 1024;
 
+/// The name of a route, and its record if that can be read.
+type ReadRecord = (RouteSpec, Result<Route, RecordError>);
+
 /// The view, shared, and a way to wait until it says something.
 #[derive(Debug)]
 pub(super) struct Mirror {
     settings: Arc<Settings>,
     readiness: Readiness,
-    view: RwLock<View>,
+    view: RwLock<Arc<View>>,
     changed: watch::Sender<()>,
     /// Somebody doubts that the view is the present: the pulse should look now.
     pub(super) look: Notify,
@@ -51,10 +57,15 @@ pub(super) struct Mirror {
 }
 
 impl Mirror {
-    pub(super) fn new(settings: Arc<Settings>, readiness: Readiness, past: Past, before: Option<RouteTable>) -> Self {
+    pub(super) fn new(
+        settings: Arc<Settings>,
+        readiness: Readiness,
+        past: Past,
+        before: Option<Arc<RouteTable>>,
+    ) -> Self {
         readiness.expect("records", "the routes have not been read from the store yet");
         readiness.expect("tree", "Traefik's keys have not been read from the store yet");
-        let view = RwLock::new(View { past, before, ..View::default() });
+        let view = RwLock::new(Arc::new(View { past, before, ..View::default() }));
         let [look, relist_records, relist_tree] = [(); 3].map(|()| Notify::new());
         Self {
             settings,
@@ -100,9 +111,9 @@ impl Mirror {
         });
     }
 
-    /// The view now. Not to be held over an await.
-    pub(super) fn read(&self) -> RwLockReadGuard<'_, View> {
-        self.view.read().unwrap_or_else(PoisonError::into_inner)
+    /// The view as it is now: whoever has it keeps nobody from changing it.
+    pub(super) fn read(&self) -> Arc<View> {
+        self.view.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Hears of every change of the view.
@@ -126,13 +137,15 @@ impl Mirror {
     }
 
     fn change(&self, change: impl FnOnce(&mut View)) {
-        change(&mut self.view.write().unwrap_or_else(PoisonError::into_inner));
+        change(Arc::make_mut(&mut self.view.write().unwrap_or_else(PoisonError::into_inner)));
         self.changed.send_replace(());
     }
 
     fn apply_records(&self, update: Update) {
         match update {
             Update::Reset(listing) => {
+                // Thousands of records take a while to parse; nothing waits for the view meanwhile.
+                let read: Vec<_> = listing.entries.iter().map(|entry| self.read_record(entry)).collect();
                 self.change(|view| {
                     // What can't be read keeps its last good version.
                     let old = std::mem::take(&mut view.table);
@@ -142,8 +155,8 @@ impl Mirror {
                     view.unreadable.clear();
                     view.foreign_records.clear();
                     view.record_touched = None;
-                    for entry in listing.entries {
-                        self.put_record(view, &entry, Some(&old));
+                    for (entry, read) in listing.entries.iter().zip(read) {
+                        self.put_record(view, entry, read, Some(&*old));
                     }
                     if view.past.judge(view.head.as_ref(), listing.revision, &[]) != Verdict::Onward {
                         view.before.get_or_insert(old);
@@ -168,12 +181,12 @@ impl Mirror {
                 self.change(|view| {
                     for event in changes.events {
                         match event {
-                            Event::Put(entry) => self.put_record(view, &entry, None),
+                            Event::Put(entry) => self.put_record(view, &entry, self.read_record(&entry), None),
                             Event::Delete { key, .. } => self.delete_record(view, &key),
                         }
                     }
                     view.see_records(changes.revision);
-                    if strangers.iter().any(|key| self.settings.records.is_route(key)) {
+                    if strangers.iter().any(|key| self.settings.records.spec(key).is_some()) {
                         view.record_touched = Some(changes.revision);
                     }
                 });
@@ -192,7 +205,13 @@ impl Mirror {
         }
     }
 
-    fn put_record(&self, view: &mut View, entry: &KeyValue, old: Option<&RouteTable>) {
+    /// The name of the route and its record, if the key is that of a record.
+    fn read_record(&self, entry: &KeyValue) -> Option<ReadRecord> {
+        let keys = &self.settings.records;
+        keys.spec(&entry.key).map(|spec| (spec, record::decode(keys, &entry.key, &entry.value)))
+    }
+
+    fn put_record(&self, view: &mut View, entry: &KeyValue, read: Option<ReadRecord>, old: Option<&RouteTable>) {
         let keys = &self.settings.records;
         if entry.key == keys.head() {
             match Head::parse(&entry.value) {
@@ -206,7 +225,7 @@ impl Mirror {
                         view.doubt();
                     }
                     view.past.see_head(&head);
-                    remember(&mut view.heads, head.clone(), HEADS_MAX);
+                    remember(&mut view.heads, Arc::new(head.clone()), HEADS_MAX);
                     view.head = Some(head);
                     view.head_is_broken = false;
                 }
@@ -220,17 +239,21 @@ impl Mirror {
             view.head_value.clone_from(&entry.value);
         } else if entry.key == keys.installation() {
             self.meet(view, Some(entry.value.clone()));
-        } else if keys.is_route(&entry.key) {
-            match record::decode(keys, &entry.key, &entry.value) {
+        } else if let Some((spec, read)) = read {
+            match read {
                 Ok(route) => {
                     view.unreadable.remove(&entry.key);
-                    view.table.insert(Arc::new(route));
+                    Arc::make_mut(&mut view.table).insert(Arc::new(route));
                 }
                 Err(error) => {
-                    error!(key = %entry.key, %error, "The record {} can't be read: {error}; its route stays as it was", entry.key);
+                    error!(
+                        key = %entry.key, %error,
+                        "The record {} can't be read: {error}; its route {spec} stays as it was until it is added again or deleted",
+                        entry.key
+                    );
                     view.unreadable.insert(entry.key.clone(), error.to_string());
-                    if let Some(route) = self.spec_of(&entry.key).and_then(|spec| old?.get(&spec).cloned()) {
-                        view.table.insert(route);
+                    if let Some(route) = old.and_then(|old| old.get(&spec).cloned()) {
+                        Arc::make_mut(&mut view.table).insert(route);
                     }
                 }
             }
@@ -257,23 +280,18 @@ impl Mirror {
             view.forget_head();
         } else if key == self.settings.records.installation() {
             self.meet(view, None);
-        } else if let Some(spec) = self.spec_of(key) {
+        } else if let Some(spec) = self.settings.records.spec(key) {
             view.unreadable.remove(key);
-            view.table.remove(&spec);
+            Arc::make_mut(&mut view.table).remove(&spec);
         } else {
             view.foreign_records.remove(key);
         }
     }
 
-    /// The routespec whose record has this key.
-    fn spec_of(&self, key: &str) -> Option<RouteSpec> {
-        let path = key.strip_prefix(self.settings.records.prefix())?.strip_prefix("routes")?;
-        RouteSpec::from_decoded(&percent_decode_str(path).decode_utf8().ok()?).ok()
-    }
-
-    /// The names of routes whose records can't be read and of which no good version is known.
-    pub(super) fn frozen(&self, view: &View) -> Frozen {
-        let specs = view.unreadable.keys().filter_map(|key| self.spec_of(key));
+    /// The names of routes whose records can't be read and of which no good version is known, but for those that change now.
+    pub(super) fn frozen(&self, view: &View, changes: Option<&RecordChanges>) -> Frozen {
+        let stay = view.unreadable.keys().filter(|key| !changes.is_some_and(|changes| changes.contains(key)));
+        let specs = stay.filter_map(|key| self.settings.records.spec(key));
         specs.map(|spec| name::route(self.settings.tree.space.place(&spec))).collect()
     }
 
@@ -289,8 +307,8 @@ impl Mirror {
                 listing.entries.iter().for_each(|entry| put(&mut tree, entry));
                 self.change(|view| {
                     view.markers.clear();
-                    view.markers.extend(tree.marker.clone());
-                    (view.tree, view.tree_loaded) = (tree, true);
+                    view.markers.extend(tree.marker.clone().map(Arc::new));
+                    (view.tree, view.tree_loaded) = (Arc::new(tree), true);
                     view.see_tree(listing.revision);
                     view.listings.1 += 1;
                     view.tree_doubtful = true;
@@ -303,16 +321,15 @@ impl Mirror {
                 let mut is_torn = false;
                 self.change(|view| {
                     for event in &changes.events {
-                        let before = (view.tree.marker_revision, view.tree.marker.clone());
+                        let tree = Arc::make_mut(&mut view.tree);
+                        let before = (tree.marker_revision, tree.marker.clone());
                         match event {
-                            Event::Put(entry) => put(&mut view.tree, entry),
-                            Event::Delete { key, .. } => view.tree.delete(&relative(key)),
+                            Event::Put(entry) => put(tree, entry),
+                            Event::Delete { key, .. } => tree.delete(&relative(key)),
                         }
-                        let (true, Some(now)) = (view.tree.marker_revision != before.0, &view.tree.marker) else {
-                            continue;
-                        };
+                        let (true, Some(now)) = (tree.marker_revision != before.0, &tree.marker) else { continue };
                         is_torn |= before.1.is_some_and(|before| !chain::follows(&now.tag, &before.tag));
-                        remember(&mut view.markers, now.clone(), MARKERS_MAX);
+                        remember(&mut view.markers, Arc::new(now.clone()), MARKERS_MAX);
                     }
                     view.see_tree(changes.revision);
                     view.tree_doubtful |= !strangers.is_empty();
@@ -344,7 +361,11 @@ pub(super) fn start(mirror: &Arc<Mirror>, lifecycle: &Lifecycle, store: &SharedS
                     biased;
                     () = stopping.cancelled() => return,
                     () = relist(&mirror).notified() => follower.relist(),
-                    update = follower.next() => apply(&mirror, update),
+                    update = follower.next() => {
+                        let is_long = matches!(&update, Update::Reset(listing) if listing.entries.len() > LARGE);
+                        let mirror = mirror.clone();
+                        compute(is_long, move || apply(&mirror, update)).await;
+                    }
                 }
             }
         }
@@ -352,4 +373,58 @@ pub(super) fn start(mirror: &Arc<Mirror>, lifecycle: &Lifecycle, store: &SharedS
     let (records, tree) = (mirror.settings.records.prefix().to_owned(), mirror.settings.tree.prefix());
     lifecycle.spawn("follow records", follow(records, (Mirror::apply_records, |mirror| &mirror.relist_records)));
     lifecycle.spawn("follow tree", follow(tree, (Mirror::apply_tree, |mirror| &mirror.relist_tree)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::Room;
+    use crate::route::Weight;
+    use crate::route::record::RecordKeys;
+    use crate::store::{Changes, Listing};
+    use crate::traefik::bucket::Sizes;
+    use crate::traefik::fixed;
+    use crate::traefik::marker::LAYOUT;
+    use crate::traefik::rule::Space;
+
+    fn settings() -> Settings {
+        Settings {
+            records: RecordKeys::new("p"),
+            tree: fixed::Settings {
+                root_key: "traefik".to_owned(),
+                entry_points: vec!["web".to_owned()],
+                space: Space::Paths,
+                pages_url: None,
+                pages_get_address: false,
+                middlewares: Vec::new(),
+                servers: fixed::Servers::default(),
+            },
+            sizes: Sizes::default(),
+            room: Room { max: Weight { routes: 10, bytes: 10_000 }, share_percent: 10 },
+            adopt_layout: false,
+            own_root_key: false,
+            allow_revision_bump: false,
+            deliver: false,
+            snapshots: None,
+            installation: None,
+            layout: LAYOUT,
+        }
+    }
+
+    /// Who plans with a view for a while holds nobody up, and sees nothing of what comes meanwhile.
+    #[test]
+    fn who_has_a_view_keeps_nobody_from_changing_it() {
+        let mirror = Mirror::new(Arc::new(settings()), Readiness::new(), Past::default(), None);
+        let listing = |revision| Listing { revision, entries: Vec::new() };
+        mirror.apply_records(Update::Reset(listing(3)));
+        mirror.apply_tree(Update::Reset(listing(3)));
+        let view = mirror.read();
+        let marker =
+            KeyValue { key: format!("traefik/{MARKER_KEY}"), value: b"2.0a1b2c3d-t.e.7".to_vec(), mod_revision: 4 };
+        mirror.apply_tree(Update::Changes(Changes { revision: 4, events: vec![Event::Put(marker)] }));
+        assert_eq!((view.tree_revision, view.tree.marker_revision), (3, 0));
+        assert_eq!((mirror.read().tree_revision, mirror.read().tree.marker_revision), (4, 4));
+        // What did not change is not copied.
+        assert!(Arc::ptr_eq(&view.table, &mirror.read().table) && !Arc::ptr_eq(&view.tree, &mirror.read().tree));
+    }
 }

@@ -9,10 +9,10 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
-use super::commit::{self, MARKER_OPS, Seen};
+use super::commit::{self, Changes, HEAD_OPS, MARKER_OPS, Seen};
 use super::mirror::{Mirror, View};
 use super::{STORE_PATIENCE, Settings, hands, next_head, random_id};
-use crate::lifecycle::Readiness;
+use crate::lifecycle::{Readiness, compute};
 use crate::random;
 use crate::route::record::Head;
 use crate::route::{RouteTable, chain};
@@ -84,7 +84,7 @@ impl Projection {
             let head = Head { n: 0, ..next_head(None) };
             let mut txn = Txn::default();
             let Seen { head: head_guard, marker } = Seen::of(&view, &self.settings);
-            commit::add_records(&mut txn, &self.settings.records, std::iter::empty(), &head, head_guard);
+            commit::add_records(&mut txn, &self.settings.records, Changes::default(), &head, head_guard);
             commit::add_edits(&mut txn, &self.settings, Vec::new(), &self.marker(&head.epoch, 0, ""), marker);
             if let Some(owner) = self.settings.owner().filter(|_| view.installation.is_none()) {
                 let key = self.settings.records.installation();
@@ -111,7 +111,7 @@ impl Projection {
     }
 
     /// Brings Traefik's tree to the records as they are now, step by step, until nothing is left to do.
-    pub(super) async fn project(&self) {
+    pub(super) async fn project(self: &Arc<Self>) {
         for _ in 0..PLANS_MAX {
             let (steps, head, covered, tag, seen) = {
                 let view = self.mirror.read();
@@ -123,13 +123,12 @@ impl Projection {
                     return; // The tree is ahead of what we have heard of the records.
                 }
                 let covered = now.map_or(0, |marker| marker.n);
-                let steps = self.plan(&view, &view.table, (0, 0));
+                let (planner, of) = (self.clone(), view.clone());
+                let steps = compute(view.is_large(), move || planner.plan(&of, &of.table, None)).await;
                 let wanted = self.marker(&head.epoch, head.n, "");
                 let is_ours = view.tree.marker.as_ref().is_some_and(|marker| marker.says_the_same(&wanted));
                 if is_ours && view.tree.is_marker_whole() && steps.iter().all(|step| step.edits.is_empty()) {
-                    let revision = view.tree_revision;
-                    drop(view);
-                    self.mirror.trust_tree(revision);
+                    self.mirror.trust_tree(view.tree_revision);
                     return;
                 }
                 let tag = view.tree.marker.as_ref().map(|marker| marker.tag.clone()).unwrap_or_default();
@@ -155,6 +154,7 @@ impl Projection {
                     }
                     Err(error) => {
                         warn!(%error, "Traefik's keys can't be written: {error}");
+                        sleep(OTHERS_GRACE).await;
                         return;
                     }
                 }
@@ -263,18 +263,19 @@ impl Projection {
         self.settings.marker(epoch, n, chain::link(&random_id()[..TAG_DIGITS], before))
     }
 
-    pub(super) fn plan(&self, view: &View, table: &RouteTable, reserved: (usize, usize)) -> Vec<Step> {
+    /// The steps to `table`. The first one leaves room for the changes of records that go along with it, if any do.
+    pub(super) fn plan(&self, view: &View, table: &RouteTable, changes: Option<&Changes>) -> Vec<Step> {
         let limits = self.store.limits();
         let limits = Limits {
             edits_max: limits.ops_max - MARKER_OPS,
             bytes_max: limits.bytes_max,
-            reserved_edits: reserved.0,
-            reserved_bytes: reserved.1,
+            reserved_edits: changes.map_or(0, |changes| changes.len() + HEAD_OPS),
+            reserved_bytes: changes.map_or(0, Changes::bytes),
         };
-        let frozen = self.mirror.frozen(view);
+        let frozen = self.mirror.frozen(view, changes);
         let mut steps = plan::plan(table, &view.tree, &self.settings.tree, self.settings.sizes, limits, &frozen);
         // With records in the same transaction there may be no room; it is done right after.
-        if reserved == (0, 0) && self.must_clear(view) {
+        if changes.is_none() && self.must_clear(view) {
             let strangers: Vec<&String> = view.tree.foreign.keys().filter(|key| hands::can_be_removed(key)).collect();
             let named = hands::named(strangers.iter().map(|key| key.as_str()));
             warn!("Removing keys under --traefik-root-key that are none of ours: {named}");

@@ -12,12 +12,14 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
+use super::behind::Behind;
 use super::commit::{self, Seen};
 use super::counts::Counts;
 use super::mirror::{Mirror, View};
 use super::past::{Past, Verdict, outdone};
 use super::restore::{Cure, Deaf, Difference, PUSHES_MAX, push};
 use super::{Settings, random_id, stillness};
+use crate::clock::Moment;
 use crate::lifecycle::Readiness;
 use crate::route::chain;
 use crate::route::record::Head;
@@ -36,9 +38,6 @@ const INTERVAL_MIN: Duration = Duration::from_millis(50);
 /// How long the store may be silent before we say so.
 const SILENCE_MAX: Duration = Duration::from_millis(2500);
 
-/// How long the mirror may be behind what was read.
-const BEHIND_MAX: Duration = Duration::from_secs(3);
-
 /// How long a new listing may take.
 const LISTING_MAX: Duration = Duration::from_secs(10);
 
@@ -48,13 +47,14 @@ const PUSH_SLICE: Duration = Duration::from_secs(1);
 /// After an outage Traefiks come back to etcd by and by, and are not taken for deaf meanwhile.
 const OUTAGE_GRACE: Duration = Duration::from_secs(10);
 
-/// The latches: the store is silent, its head is broken, the mirror is behind, the store went back, Traefiks wait for a
+/// The latches: the store takes no changes (last), is silent, its head is broken, the mirror is behind, the store went back, Traefiks wait for a
 /// revision that is too far away.
 const STORE: &str = "store";
 const HEAD: &str = "head";
 const MIRROR: &str = "mirror";
 const HISTORY: &str = "history";
 const REVISIONS: &str = "revisions";
+const WRITES: &str = "writes";
 
 pub(super) struct Pulse {
     store: SharedStore,
@@ -71,6 +71,9 @@ pub(super) struct Pulse {
     deaf: Deaf,
     /// The revision that the store has to reach again, so that nobody waits for it.
     wanted: Option<Revision>,
+    /// Whether it isn't known that the store can be written, and how many commits had failed when that was last looked at.
+    to_try: bool,
+    failures: u64,
 }
 
 /// What is believed before the store is asked.
@@ -91,8 +94,29 @@ impl Pulse {
         counts: Arc<Counts>,
     ) -> Self {
         let (records, tree) = (Behind::default(), Behind::default());
-        let (answered, outage, deaf, wanted) = (Instant::now(), None, Deaf::default(), None);
-        Self { store, mirror, fleet, settings, readiness, counts, answered, outage, records, tree, deaf, wanted }
+        let (answered, outage, wanted) = (Instant::now(), None, None);
+        let deaf = Deaf::new(settings.allow_revision_bump);
+        // A folder may be on a full disk from the start, and no other replica could tell.
+        let (to_try, failures) = (settings.deliver, 0);
+        if to_try {
+            readiness.expect(WRITES, "whether routes can be written has not been tried yet");
+        }
+        Self {
+            store,
+            mirror,
+            fleet,
+            settings,
+            readiness,
+            counts,
+            answered,
+            outage,
+            records,
+            tree,
+            deaf,
+            wanted,
+            to_try,
+            failures,
+        }
     }
 
     /// Beats until the stop.
@@ -155,6 +179,7 @@ impl Pulse {
             self.readiness.release(stillness::LATCH);
         }
         self.look_at_mirror(&head, marker.as_deref());
+        self.look_at_writes().await;
         self.look_at_traefiks(head.revision, marker.as_deref().unwrap_or_default(), &belief.all).await;
     }
 
@@ -198,6 +223,30 @@ impl Pulse {
         }
     }
 
+    /// Holds the latch while the store takes no changes: its disk is full, or etcd has no space. One commit that failed may
+    /// have been a moment's trouble, so that it is tried once more before anything is said.
+    async fn look_at_writes(&mut self) {
+        let failures = self.counts.failures();
+        self.to_try |= failures > self.failures;
+        if !self.to_try || self.mirror.read().quarrel.is_some() {
+            self.failures = failures;
+            return;
+        }
+        let put = Op::Put { key: self.settings.records.push(), value: b"is it writable?".to_vec() };
+        let tried = timeout(PATIENCE, self.store.commit(Txn { guards: Vec::new(), ops: vec![put] })).await;
+        self.failures = self.counts.failures();
+        match tried.unwrap_or_else(|_| Err(StoreError::Unavailable("it took too long".to_owned()))) {
+            Ok(_) => {
+                self.to_try = false;
+                self.readiness.release(WRITES);
+            }
+            Err(error) => self.readiness.hold(
+                WRITES,
+                format!("no change of a route can be written, and those that there are are served as before: {error}"),
+            ),
+        }
+    }
+
     /// Moves the store on for Traefiks that can't hear it.
     async fn look_at_traefiks(&mut self, revision: Revision, marker: &str, all: &BTreeMap<String, fleet::Seen>) {
         // Those that are sent their routes don't hear the store at all.
@@ -205,17 +254,18 @@ impl Pulse {
             return self.readiness.release(HISTORY);
         }
         let cure = if self.outage.is_some_and(|outage| outage.elapsed() < OUTAGE_GRACE) {
-            self.deaf = Deaf::default();
+            self.deaf = Deaf::new(self.settings.allow_revision_bump);
             None
         } else {
-            self.deaf.look(all, marker, Instant::now())
+            self.deaf.look(all, marker, Moment::now())
         };
         if let Some(wanted) = self.wanted {
-            if wanted - revision > PUSHES_MAX {
+            if let Some(why) = self.may_not_push(wanted - revision) {
                 self.wanted = None;
                 let reason = format!(
-                    "etcd went back from revision {wanted} to {revision}, which is too far to write it on: restart every Traefik, \
-                     for each of them hears nothing until then (and restore etcd with --bump-revision --mark-compacted the next time)"
+                    "etcd went back from revision {wanted} to {revision}, and {why}: restart every Traefik, for each of them hears \
+                     nothing until then. The next time restore etcd with 'etcdutl snapshot restore BACKUP --bump-revision \
+                     1000000000 --mark-compacted'"
                 );
                 self.readiness.hold(REVISIONS, reason);
             } else if self.push(revision, wanted).await.is_some_and(|reached| reached >= wanted) {
@@ -241,7 +291,15 @@ impl Pulse {
             }
         }
         if let Some(Cure::GiveUp(url)) = cure {
-            error!(traefik = %url, "The Traefik at {url} still does not follow its keys: restart it, and look whether it reaches etcd");
+            let hint = if self.settings.allow_revision_bump {
+                ""
+            } else {
+                "; if etcd was restored from a backup without --bump-revision and --mark-compacted, --allow-revision-bump mends it, too"
+            };
+            error!(
+                traefik = %url,
+                "The Traefik at {url} does not follow its keys: restart it, and look whether it reaches etcd{hint}"
+            );
         }
         if self.wanted.is_none() {
             self.readiness.release(HISTORY);
@@ -250,6 +308,16 @@ impl Pulse {
         if self.deaf.is_empty() && all.values().any(serves) {
             self.readiness.release(REVISIONS);
         }
+    }
+
+    /// Why the store is not moved on by so many revisions, if it isn't.
+    fn may_not_push(&self, further: Revision) -> Option<&'static str> {
+        if further > PUSHES_MAX {
+            return Some("that is too far to write it on");
+        }
+        (!self.settings.allow_revision_bump).then_some(
+            "without --allow-revision-bump it is not written on, for others who use this etcd would have to live with that",
+        )
     }
 
     /// How far the store has come; `None` if it can't be written.
@@ -367,69 +435,5 @@ fn tell(verdict: &Verdict, before: Option<&Head>, now: Option<&Head>, difference
             "ETCD HAS ANOTHER HISTORY than this replica knew: the routes go on from {from} to {to}, {difference}; the log of the \
              replica that began it has more"
         ),
-    }
-}
-
-/// Whether the mirror has come to what was read.
-#[derive(Debug, Default)]
-struct Behind {
-    /// What the mirror has shown since when, although something else was read.
-    stuck: Option<(Vec<u8>, Instant)>,
-    /// When it was last read anew for that.
-    due: Option<Instant>,
-}
-
-/// What [`Behind`] says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Found {
-    /// For too long.
-    is_behind: bool,
-    /// It should be read anew.
-    is_due: bool,
-}
-
-impl Behind {
-    /// The store has `read`, and the mirror `mirrored`. A mirror that moves is alive, however far behind it is.
-    fn look(&mut self, read: &[u8], mirrored: &[u8], now: Instant) -> Found {
-        let stands_still = self.stuck.as_ref().is_some_and(|(shown, _)| shown == mirrored);
-        if read == mirrored || !stands_still {
-            self.due = None;
-            self.stuck = (read != mirrored).then(|| (mirrored.to_vec(), now));
-            return Found { is_behind: false, is_due: false };
-        }
-        let is_behind = self.stuck.as_ref().is_some_and(|(_, since)| now.duration_since(*since) >= BEHIND_MAX);
-        let is_due = is_behind && self.due.is_none_or(|due| now.duration_since(due) >= BEHIND_MAX);
-        if is_due {
-            self.due = Some(now);
-        }
-        Found { is_behind, is_due }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_mirror_that_moves_is_alive_and_one_that_stands_is_read_anew() {
-        let (mut behind, t) = (Behind::default(), Instant::now());
-        let mut look = |read: &str, mirrored: &str, seconds| {
-            let found = behind.look(read.as_bytes(), mirrored.as_bytes(), t + Duration::from_secs(seconds));
-            (found.is_behind, found.is_due)
-        };
-        for second in 0..10 {
-            assert_eq!(
-                look(&format!("{}", second + 1), &format!("{second}"), second),
-                (false, false),
-                "always one behind"
-            );
-        }
-        assert_eq!(look("20", "20", 10), (false, false));
-        assert_eq!(look("21", "20", 11), (false, false));
-        assert_eq!(look("22", "20", 13), (false, false));
-        assert_eq!(look("23", "20", 14), (true, true));
-        assert_eq!(look("23", "20", 15), (true, false), "it is being read");
-        assert_eq!(look("23", "20", 17), (true, true), "once more");
-        assert_eq!(look("23", "23", 18), (false, false));
     }
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::clock::Moment;
 use crate::route::RouteTable;
 use crate::store::{Commit, Op, Revision, SharedStore, StoreError, Txn};
 use crate::traefik::fleet::{Seen, Status};
@@ -99,18 +100,19 @@ pub(super) async fn push(
 }
 
 /// Traefiks that answer and show something else than the tree's marker, and don't move.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Deaf {
     waiting: BTreeMap<String, Waiting>,
+    rounds: &'static [(Duration, Revision)],
 }
 
 #[derive(Debug)]
 struct Waiting {
     /// What it shows, since when it was found to be behind.
     shows: String,
-    since: Instant,
+    since: Moment,
     rounds: usize,
-    tried: Instant,
+    tried: Moment,
 }
 
 /// What is to be done about those that are deaf.
@@ -123,8 +125,13 @@ pub(super) enum Cure {
 }
 
 impl Deaf {
+    /// None yet. Unless the store may be moved on for them, they are given up without a try.
+    pub(super) fn new(may_push: bool) -> Self {
+        Self { waiting: BTreeMap::new(), rounds: if may_push { &ROUNDS } else { &[] } }
+    }
+
     /// Looks at all Traefiks, with the tree's `marker` as it was in the store after they had been asked.
-    pub(super) fn look(&mut self, all: &BTreeMap<String, Seen>, marker: &str, now: Instant) -> Option<Cure> {
+    pub(super) fn look(&mut self, all: &BTreeMap<String, Seen>, marker: &str, now: Moment) -> Option<Cure> {
         let behind = |seen: &Seen| match &seen.status {
             Status::Serving(shown) => Some(shown.to_string()).filter(|shown| shown != marker),
             _ => None,
@@ -135,10 +142,10 @@ impl Deaf {
             let Some(shows) = behind(seen) else { continue };
             let waiting =
                 self.waiting.entry(url.clone()).or_insert(Waiting { shows, since: now, rounds: 0, tried: now });
-            if now.duration_since(waiting.since) < DEAF_AFTER || waiting.rounds > ROUNDS.len() {
+            if now.duration_since(waiting.since) < DEAF_AFTER || waiting.rounds > self.rounds.len() {
                 continue;
             }
-            let Some((pause, further)) = ROUNDS.get(waiting.rounds) else {
+            let Some((pause, further)) = self.rounds.get(waiting.rounds) else {
                 if now.duration_since(waiting.tried) >= DEAF_AFTER {
                     waiting.rounds += 1;
                     cure.get_or_insert(Cure::GiveUp(url.clone()));
@@ -177,7 +184,7 @@ mod tests {
         routes.iter().map(route).collect()
     }
 
-    fn seen(n: u64, now: Instant) -> Seen {
+    fn seen(n: u64, now: Moment) -> Seen {
         let marker = Marker { layout: 2, digest: "d".into(), tag: "t".into(), epoch: "e".into(), n };
         Seen { status: Status::Serving(marker), since: now, asked: Some(now), asking: None, router_errors: None }
     }
@@ -205,8 +212,8 @@ mod tests {
 
     #[test]
     fn who_stays_behind_is_tried_with_more_each_time_and_then_given_up() {
-        let (mut deaf, mut now) = (Deaf::default(), Instant::now());
-        let serving = |n| seen(n, Instant::now());
+        let (mut deaf, mut now) = (Deaf::new(true), Moment::now());
+        let serving = |n| seen(n, Moment::now());
         let all = BTreeMap::from([("t0".to_owned(), serving(7)), ("t1".to_owned(), serving(6))]);
         let mut tried = Vec::new();
         for _ in 0..60 {
@@ -228,8 +235,16 @@ mod tests {
     }
 
     #[test]
+    fn who_may_not_be_helped_by_writing_is_given_up_once() {
+        let (mut deaf, begun) = (Deaf::new(false), Moment::now());
+        let all = BTreeMap::from([("t".to_owned(), seen(6, begun))]);
+        let tried = (0..30).filter_map(|s| Some((s, deaf.look(&all, "2.d-t.e.7", begun + Duration::from_secs(s))?)));
+        assert_eq!(tried.collect::<Vec<_>>(), [(3, Cure::GiveUp("t".to_owned()))]);
+    }
+
+    #[test]
     fn who_moves_is_not_deaf() {
-        let (mut deaf, mut now) = (Deaf::default(), Instant::now());
+        let (mut deaf, mut now) = (Deaf::new(true), Moment::now());
         for n in 0..30 {
             let all = BTreeMap::from([("t".to_owned(), seen(n, now))]);
             assert_eq!(deaf.look(&all, &format!("2.d-t.e.{}", n + 1), now), None, "always one behind");

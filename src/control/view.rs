@@ -1,10 +1,13 @@
 //! The view: what the store holds, as far as this replica has heard, and how far it had come before.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::commit::Changes;
 use super::past::Past;
+use crate::clock::Moment;
 use crate::route::RouteTable;
 use crate::route::record::Head;
 use crate::store::Revision;
@@ -12,14 +15,14 @@ use crate::traefik::fleet::Status;
 use crate::traefik::marker::Marker;
 use crate::traefik::tree::Tree;
 
-/// What the store holds, as far as this replica has heard.
-#[derive(Debug, Default)]
+/// What the store holds, as far as this replica has heard. Whatever is large is shared: a copy costs little.
+#[derive(Debug, Clone, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "they are independent of each other")]
 pub(super) struct View {
     /// Whether the records have been read.
     pub(super) records_loaded: bool,
     /// All routes.
-    pub(super) table: RouteTable,
+    pub(super) table: Arc<RouteTable>,
     /// The last record change.
     pub(super) head: Option<Head>,
     /// Whether there is a head that can't be read: then nothing may be written.
@@ -35,13 +38,13 @@ pub(super) struct View {
     /// The records are those of this revision.
     pub(super) records_revision: Revision,
     /// The last heads, oldest first; never one that the store does not have in its past now.
-    pub(super) heads: VecDeque<Head>,
+    pub(super) heads: VecDeque<Arc<Head>>,
     /// Records that can't be read, by key.
     pub(super) unreadable: BTreeMap<String, String>,
     /// Whether Traefik's tree has been read.
     pub(super) tree_loaded: bool,
     /// Traefik's tree.
-    pub(super) tree: Tree,
+    pub(super) tree: Arc<Tree>,
     /// The tree is that of this revision.
     pub(super) tree_revision: Revision,
     /// The tree may differ from what its marker says, for somebody else has changed it, or it was read anew.
@@ -51,18 +54,18 @@ pub(super) struct View {
     /// Keys among our records that are none of ours.
     pub(super) foreign_records: BTreeSet<String>,
     /// The last markers, oldest first; never one that the store does not have in its past now.
-    pub(super) markers: VecDeque<Marker>,
+    pub(super) markers: VecDeque<Arc<Marker>>,
     /// How far the store had come.
     pub(super) past: Past,
     /// The routes as they were before the store was found to have another past.
-    pub(super) before: Option<RouteTable>,
+    pub(super) before: Option<Arc<RouteTable>>,
     /// How often there was a doubt whether this is the present, and whether there is one now. Nothing is answered then.
     pub(super) doubts: u64,
     pub(super) doubted: bool,
     /// How often records and tree were listed.
     pub(super) listings: (u64, u64),
     /// When the store last told of the records, be it that nothing had changed.
-    pub(super) heard: Option<Instant>,
+    pub(super) heard: Option<Moment>,
     /// Since when the records can't be followed, if they can't.
     pub(super) lost: Option<Instant>,
 }
@@ -82,13 +85,24 @@ impl View {
     /// may be the same.
     pub(super) fn has_told(&self, status: &Status) -> bool {
         match status {
-            Status::Serving(marker) => self.markers.iter().rev().any(|told| told == marker),
+            Status::Serving(marker) => self.markers.iter().rev().any(|told| **told == *marker),
             // Its mark is that of the head.
             Status::Fallback(marker) => {
                 self.heads.iter().rev().any(|head| marker.state() == (&head.epoch, head.n) && marker.tag == head.nonce)
             }
             _ => false,
         }
+    }
+
+    /// Whether to plan or write all of it takes long enough to be kept off the threads that answer.
+    pub(super) fn is_large(&self) -> bool {
+        const LARGE: usize = 500;
+        self.table.len() + self.tree.routers.len() > LARGE
+    }
+
+    /// Whether there is a record at this key that can't be read, and that these changes leave there.
+    pub(super) fn cannot_read(&self, key: &str, changes: &Changes) -> bool {
+        self.unreadable.contains_key(key) && !changes.contains(key)
     }
 
     /// It is doubted whether this is the present.
@@ -103,7 +117,7 @@ impl View {
     pub(super) fn see_records(&mut self, revision: Revision) {
         self.records_revision = revision;
         self.past.see_revision(revision);
-        (self.heard, self.lost) = (Some(Instant::now()), None);
+        (self.heard, self.lost) = (Some(Moment::now()), None);
     }
 
     /// So was the tree.

@@ -4,7 +4,6 @@
 //! records and keys together, if they fit. If they don't, the records go first and the tree follows in steps. A replica that
 //! dies in between is no harm: every other one sees the marker behind the head and takes the next step.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,13 +12,13 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::commit::{self, HEAD_OPS, MARKER_OPS, Seen};
+use super::commit::{self, Changes, HEAD_OPS, MARKER_OPS, Seen};
 use super::mirror::{Mirror, View};
 use super::projection::Projection;
 use super::{ControlError, DOUBTED, STORE_PATIENCE, Settings, next_head};
 use crate::clock::SharedClock;
-use crate::lifecycle::Readiness;
-use crate::route::record::Head;
+use crate::lifecycle::{Readiness, compute};
+use crate::route::record::{self, Head};
 use crate::route::{Route, RouteData, RouteSpec, RouteTable, Target};
 use crate::store::{Commit, SharedStore, StoreError, Txn};
 use crate::traefik::fleet::Fleet;
@@ -38,8 +37,9 @@ const GROUP_MAX: usize = 2048;
 /// What a caller wants.
 #[derive(Debug, Clone)]
 pub(super) enum Change {
-    /// This route; or, unless it may `replace`, whichever is there already.
-    Put { spec: RouteSpec, target: Target, data: RouteData, replace: bool },
+    /// This route; or, unless it may `replace`, whichever is there already. Its caller may only change routes `below` some
+    /// prefixes, if there are any.
+    Put { spec: RouteSpec, target: Target, data: RouteData, replace: bool, below: Option<Vec<RouteSpec>> },
     /// No route there.
     Delete { spec: RouteSpec },
 }
@@ -67,7 +67,7 @@ pub(super) struct Writer {
     mirror: Arc<Mirror>,
     fleet: Arc<Fleet>,
     settings: Arc<Settings>,
-    projection: Projection,
+    projection: Arc<Projection>,
 }
 
 /// What a group of commands comes to, against one view.
@@ -103,11 +103,11 @@ impl Writer {
         settings: Arc<Settings>,
         readiness: Readiness,
     ) -> Self {
-        let projection = Projection::new(store.clone(), mirror.clone(), settings.clone(), readiness);
+        let projection = Arc::new(Projection::new(store.clone(), mirror.clone(), settings.clone(), readiness));
         Self { store, clock, mirror, fleet, settings, projection }
     }
 
-    pub(super) async fn run(self, mut queue: mpsc::Receiver<Command>, stopping: CancellationToken) {
+    pub(super) async fn run(self: Arc<Self>, mut queue: mpsc::Receiver<Command>, stopping: CancellationToken) {
         let (mut digested, mut digest_until) = (None, Instant::now());
         let mut last_round = (0, Instant::now());
         loop {
@@ -147,7 +147,7 @@ impl Writer {
     }
 
     /// Commits what callers want, however many transactions it takes. An error means that the store can't be used.
-    async fn handle(&self, mut waiting: Vec<Command>) -> Result<(), String> {
+    async fn handle(self: &Arc<Self>, mut waiting: Vec<Command>) -> Result<(), String> {
         let mut to_project = false;
         let mut trouble = Ok(());
         loop {
@@ -161,7 +161,9 @@ impl Writer {
                 trouble = Err(why);
                 break;
             }
-            let group = self.decide(&waiting);
+            let (writer, view) = (self.clone(), self.mirror.read());
+            let group;
+            (group, waiting) = compute(view.is_large(), move || (writer.decide(&view, &waiting), waiting)).await;
             let conflict = match &group.txn {
                 None => self.head_is_still(&group.seen).await,
                 Some((txn, head)) => {
@@ -212,7 +214,7 @@ impl Writer {
             let head = next_head(view.head.as_ref());
             let mut txn = Txn::default();
             let seen = Seen::of(&view, &self.settings);
-            commit::add_records(&mut txn, &self.settings.records, std::iter::empty(), &head, seen.head.clone());
+            commit::add_records(&mut txn, &self.settings.records, Changes::default(), &head, seen.head.clone());
             (txn, head, seen)
         };
         let head_key = self.settings.records.head();
@@ -249,42 +251,43 @@ impl Writer {
     }
 
     /// Decides what each command comes to, one after the other, and what transaction makes it so.
-    fn decide(&self, waiting: &[Command]) -> Group {
-        let view = self.mirror.read();
+    fn decide(&self, view: &View, waiting: &[Command]) -> Group {
         let limits = self.store.limits();
         let head = next_head(view.head.as_ref());
-        let mut table = view.table.clone();
-        let mut changed: BTreeMap<RouteSpec, usize> = BTreeMap::new();
+        let mut table = RouteTable::clone(&view.table);
+        let keys = &self.settings.records;
+        let mut changes = Changes::default();
         let mut outcomes = Vec::new();
         let mut fence = false;
         for command in waiting {
-            let bytes: usize = changed.values().sum();
-            if changed.len() + HEAD_OPS + MARKER_OPS >= limits.ops_max || bytes > limits.bytes_max / 2 {
+            if changes.len() + HEAD_OPS + MARKER_OPS >= limits.ops_max || changes.bytes() > limits.bytes_max / 2 {
                 break;
             }
             let ours = (head.epoch.clone(), head.n);
+            let (Change::Put { spec, .. } | Change::Delete { spec }) = &command.change;
+            let is_unreadable = view.cannot_read(&keys.route(spec), &changes);
             let outcome = match &command.change {
-                Change::Put { spec, target, data, replace } => match table.get(spec).cloned() {
-                    Some(old) if !replace || (old.target == *target && old.data == *data) => {
+                Change::Put { spec, target, data, replace, below } => match table.get(spec).cloned() {
+                    Some(old) if !replace || (old.target == *target && old.data == *data && !is_unreadable) => {
                         Ok(Done { existed: true, covered_by: (head.epoch.clone(), old.n) })
                     }
-                    old => self.refusal(&view, &table, spec, old.is_none()).map_or(Ok(()), Err).map(|()| {
+                    old => {
                         let created = old.as_ref().map_or_else(|| self.clock.now(), |old| old.created);
-                        let route = Route {
-                            spec: spec.clone(),
-                            target: target.clone(),
-                            data: data.clone(),
-                            created,
-                            n: head.n,
-                        };
-                        let route = Arc::new(route);
-                        changed.insert(spec.clone(), commit::record_bytes(Some(&route)));
-                        table.insert(route);
-                        Done { existed: old.is_some(), covered_by: ours }
-                    }),
+                        let (spec, target, data) = (spec.clone(), target.clone(), data.clone());
+                        let route = Route { spec, target, data, created, n: head.n };
+                        let admitted = self.admit(view, &table, &route, below.as_deref());
+                        let admitted = admitted.and_then(|()| {
+                            let put = changes.put(keys, &route);
+                            put.map_err(|error| ControlError::Unwritable(error.to_string()))
+                        });
+                        admitted.map(|()| {
+                            table.insert(Arc::new(route));
+                            Done { existed: old.is_some(), covered_by: ours }
+                        })
+                    }
                 },
-                Change::Delete { spec } if table.remove(spec).is_some() => {
-                    changed.insert(spec.clone(), commit::record_bytes(None));
+                Change::Delete { spec } if table.remove(spec).is_some() || is_unreadable => {
+                    changes.delete(keys, spec);
                     Ok(Done { existed: true, covered_by: ours })
                 }
                 // There was none, and the hub takes that as done. So it must be true of every Traefik, and stay true: an add
@@ -296,49 +299,60 @@ impl Writer {
             };
             outcomes.push(outcome);
         }
-        let (txn, tree) = if fence || !changed.is_empty() {
-            let (txn, tree) = self.transaction(&view, &table, &changed, &head);
+        let (txn, tree) = if fence || !changes.is_empty() {
+            let (txn, tree) = self.transaction(view, &table, changes, &head);
             (Some((txn, head)), tree)
         } else {
             (None, TreePart::None)
         };
-        let seen = Seen::of(&view, &self.settings);
+        let seen = Seen::of(view, &self.settings);
         Group { taken: outcomes.len(), outcomes, txn, tree, seen }
     }
 
-    /// Why a route can't be added now.
-    fn refusal(&self, view: &View, table: &RouteTable, spec: &RouteSpec, is_new: bool) -> Option<ControlError> {
-        if !is_new {
-            return None;
-        }
-        if table.len() >= self.settings.routes_max {
-            return Some(ControlError::TooManyRoutes { max: self.settings.routes_max });
-        }
-        let place = |spec: &RouteSpec| name::route(self.settings.tree.space.place(spec));
-        let name = place(spec);
-        let taken =
-            view.tree.services.contains_key(name.as_str()) && table.iter().any(|other| place(&other.spec) == name);
-        taken.then(|| {
-            ControlError::Unavailable("two routes share one name in Traefik; rename one of the two servers".to_owned())
-        })
-    }
-
-    /// Records and keys in one transaction if they fit, else the records alone.
-    fn transaction(
+    /// Why a route can't be added now, in the place of the one of its prefix if there is one.
+    fn admit(
         &self,
         view: &View,
         table: &RouteTable,
-        changed: &BTreeMap<RouteSpec, usize>,
-        head: &Head,
-    ) -> (Txn, TreePart) {
+        route: &Route,
+        below: Option<&[RouteSpec]>,
+    ) -> Result<(), ControlError> {
+        let is_new = table.get(&route.spec).is_none();
+        let room = &self.settings.room;
+        if is_new && table.len() >= room.max.routes {
+            return Err(ControlError::TooManyRoutes { max: room.max.routes });
+        }
+        // What makes a full table smaller is no harm.
+        let (old, new) = (table.record_bytes(&route.spec), record::size(route));
+        if new > old && table.weight().bytes - old + new > room.max.bytes {
+            return Err(ControlError::TooManyBytes { max: room.max.bytes });
+        }
+        if let Some((below, max)) = below.and_then(|below| Some((below, room.share(below)?))) {
+            let now = table.weight_below(below);
+            if (is_new && now.routes >= max.routes) || (new > old && now.bytes - old + new > max.bytes) {
+                return Err(ControlError::ShareIsFull { max });
+            }
+        }
+        let place = |spec: &RouteSpec| name::route(self.settings.tree.space.place(spec));
+        let name = place(&route.spec);
+        let clashes = |other: &Arc<Route>| place(&other.spec) == name;
+        if is_new && view.tree.services.contains_key(name.as_str()) && table.iter().any(clashes) {
+            let why = "two routes share one name in Traefik; rename one of the two servers";
+            return Err(ControlError::Unavailable(why.to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Records and keys in one transaction if they fit, else the records alone.
+    fn transaction(&self, view: &View, table: &RouteTable, changes: Changes, head: &Head) -> (Txn, TreePart) {
         let mut txn = Txn::default();
-        let changes = changed.keys().map(|spec| (spec, table.get(spec)));
         let seen = Seen::of(view, &self.settings);
+        let may_project = self.projection.may_project(view);
+        let steps = if may_project { self.projection.plan(view, table, Some(&changes)) } else { Vec::new() };
         commit::add_records(&mut txn, &self.settings.records, changes, head, seen.head);
         let mut tree = TreePart::None;
-        if self.projection.may_project(view) {
-            let bytes = changed.values().sum();
-            let mut steps = self.projection.plan(view, table, (changed.len() + HEAD_OPS, bytes)).into_iter();
+        if may_project {
+            let mut steps = steps.into_iter();
             if let Some(first) = steps.next().filter(|first| first.complete) {
                 tree = if steps.next().is_none() { TreePart::All } else { TreePart::Enough };
                 let tag = view.tree.marker.as_ref().map_or("", |marker| &marker.tag);

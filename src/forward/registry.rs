@@ -5,7 +5,6 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
@@ -14,8 +13,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::peer::{Doorman, Peer};
-use super::{Crew, Limits, after, connect, prepare, pump};
-use crate::telemetry::seldom::Seldom;
+use super::{Counts, Crew, Limits, after, connect, prepare, pump};
+use crate::socket::lengthen_queue;
+use crate::telemetry::throttle;
 
 /// Gives each path of a Unix socket a loopback TCP address of its own, whose connections are carried to it.
 ///
@@ -55,7 +55,8 @@ impl Forwards {
 
     fn guarded_by(limits: Limits, doorman: Doorman) -> (Self, Runner) {
         let (fresh, queue) = mpsc::unbounded_channel();
-        let runner = Runner { queue, limits, doorman: Arc::new(doorman) };
+        let counts = Arc::new(Counts::new(limits.connections_total_max));
+        let runner = Runner { queue, limits, doorman: Arc::new(doorman), counts };
         (Self(Arc::new(Shared { known: Mutex::default(), fresh })), runner)
     }
 
@@ -68,6 +69,7 @@ impl Forwards {
         }
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         listener.set_nonblocking(true)?;
+        lengthen_queue(&listener)?;
         let SocketAddr::V4(address) = listener.local_addr()? else {
             return Err(io::Error::other("an address of IPv4 was asked for"));
         };
@@ -113,12 +115,19 @@ pub struct Runner {
     queue: mpsc::UnboundedReceiver<Fresh>,
     limits: Limits,
     doorman: Arc<Doorman>,
+    counts: Arc<Counts>,
 }
 
 impl Runner {
+    /// How many connections there are.
+    #[must_use]
+    pub fn counts(&self) -> Arc<Counts> {
+        self.counts.clone()
+    }
+
     /// Forwards until `stop`; then open connections have a little time left.
     pub async fn run(mut self, stop: CancellationToken) {
-        let crew = Arc::new(Crew::new(&self.limits, self.limits.connections_total_max));
+        let crew = Arc::new(Crew::new(&self.limits, self.counts.clone()));
         let mut accepting = JoinSet::new();
         loop {
             tokio::select! {
@@ -149,7 +158,7 @@ async fn serve(fresh: Fresh, limits: Limits, doorman: Arc<Doorman>, crew: Arc<Cr
     let connections = Arc::new(Semaphore::new(limits.connections_max));
     loop {
         let next = async {
-            let permits = crew.permits(&connections).await;
+            let permits = crew.permits(&connections, limits.connections_max, path.display()).await;
             listener.accept().await.map(|accepted| (permits, accepted))
         };
         let next = tokio::select! {
@@ -169,7 +178,6 @@ async fn serve(fresh: Fresh, limits: Limits, doorman: Arc<Doorman>, crew: Arc<Cr
 }
 
 fn may_pass(doorman: &Doorman, client: &TcpStream, from: SocketAddrV4, to: SocketAddrV4, path: &Path) -> bool {
-    static TOLD: Seldom = Seldom::every(Duration::from_secs(10));
     let refusal = match doorman.look(from, to) {
         // Had the client gone before we asked, another one might have got its port: ours must still be connected.
         Ok(Peer::LetIn) if client.peer_addr().is_ok() => return true,
@@ -186,7 +194,11 @@ fn may_pass(doorman: &Doorman, client: &TcpStream, from: SocketAddrV4, to: Socke
             path.display()
         ),
     };
-    if TOLD.is_due() {
+    if throttle::is_first(
+        "connections to sockets that were refused",
+        throttle::Peer::Unknown,
+        &path.display().to_string(),
+    ) {
         warn!("Refused: {refusal}");
     } else {
         debug!("Refused: {refusal}");
@@ -194,12 +206,15 @@ fn may_pass(doorman: &Doorman, client: &TcpStream, from: SocketAddrV4, to: Socke
     false
 }
 
+fn is_first_denied(path: &Path) -> bool {
+    throttle::is_first("sockets that do not let us in", throttle::Peer::Unknown, &path.display().to_string())
+}
+
 async fn carry(client: TcpStream, path: &Path, limits: &Limits) {
-    static TOLD: Seldom = Seldom::every(Duration::from_secs(10));
     prepare(&client, limits);
     match connect(path, limits.connect_timeout).await {
         Ok(server) => pump(client, server).await,
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && TOLD.is_due() => {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && is_first_denied(path) => {
             warn!("The socket {} does not let us in; its mode and its folder's must allow our user", path.display());
         }
         Err(error) => debug!(%error, "Nobody is at the socket {}: {error}", path.display()),

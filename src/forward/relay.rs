@@ -14,8 +14,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::members::Members;
-use super::{Crew, Limits, after, prepare};
-use crate::telemetry::seldom::Seldom;
+use super::{Counts, Crew, Limits, after, prepare};
+use crate::socket::lengthen_queue;
+use crate::telemetry::throttle::{self, Peer};
 
 /// Each member is looked at this often.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -37,7 +38,9 @@ pub struct Relay {
 impl Relay {
     /// Listens at `address`, before the members, each as `HOST:PORT`. The error is that of the socket.
     pub async fn bind(address: &str, members: Vec<String>, limits: Limits) -> io::Result<Self> {
-        Ok(Self { listener: TcpListener::bind(address).await?, members: Arc::new(Members::new(members)), limits })
+        let listener = TcpListener::bind(address).await?;
+        lengthen_queue(&listener)?;
+        Ok(Self { listener, members: Arc::new(Members::new(members)), limits })
     }
 
     /// Carries connections until `stop`; then those that are open have a little time left. `look` asks the member of that
@@ -52,11 +55,11 @@ impl Relay {
             looks.spawn(keep_looking(members.clone(), at, look.clone()));
         }
         looks.spawn(keep_judging(members.clone()));
-        let crew = Crew::new(&limits, limits.connections_total_max);
+        let crew = Crew::new(&limits, Arc::new(Counts::new(limits.connections_total_max)));
         let connections = Arc::new(Semaphore::new(limits.connections_max));
         let accepting = async {
             loop {
-                let permits = crew.permits(&connections).await;
+                let permits = crew.permits(&connections, limits.connections_max, "the address").await;
                 match listener.accept().await {
                     Ok((client, _)) => crew.carry(permits, carry(client, members.clone(), limits.clone())),
                     Err(error) => after(&error).await,
@@ -103,8 +106,7 @@ async fn keep_judging(members: Arc<Members>) {
 async fn carry(mut client: TcpStream, members: Arc<Members>, limits: Limits) {
     prepare(&client, &limits);
     let Some((mut member, at, cut)) = connect(&members).await else {
-        static TOLD: Seldom = Seldom::every(Duration::from_secs(30));
-        if TOLD.is_due() {
+        if throttle::is_first("connections that no member accepts", Peer::Unknown, "") {
             warn!("No member accepts connections");
         }
         return reset(&client);

@@ -1,13 +1,13 @@
 //! The member's volume: etcd's data, our note, and the file that etcd is started with. Each is written whole or not at all.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use super::note::Note;
 use super::situation::Directory;
 use super::wal::{self, BEGINNING_BYTES};
+use crate::files;
 
 /// Where everything of one member lies.
 #[derive(Debug, Clone)]
@@ -72,12 +72,12 @@ impl Home {
 
     /// Notes something; it is on disk when this returns.
     pub fn store(&self, note: &Note) -> io::Result<()> {
-        write(&self.folder, &self.note(), &serde_json::to_vec(note)?)
+        files::replace(&self.note(), &serde_json::to_vec(note)?, 0o600)
     }
 
     /// Writes the file that etcd is started with.
     pub fn store_config(&self, text: &str) -> io::Result<()> {
-        write(&self.folder, &self.config(), text.as_bytes())
+        files::replace(&self.config(), text.as_bytes(), 0o600)
     }
 
     /// Removes etcd's data. They are out of the way at once, also if this is killed before the last is gone.
@@ -88,7 +88,7 @@ impl Home {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             renamed => renamed?,
         }
-        File::open(&self.folder)?.sync_all()?;
+        files::sync_folder(&self.folder)?;
         remove(&doomed)
     }
 }
@@ -98,15 +98,6 @@ fn remove(folder: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         removed => removed,
     }
-}
-
-fn write(folder: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let unfinished = path.with_extension("json.new");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&unfinished, path)?;
-    File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]

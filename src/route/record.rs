@@ -6,13 +6,14 @@
 //! PREFIX/hub/routes/user/jane%40x    {"v":1,"spec":"/user/jane@x","target":"http://…","data":{…},"n":7,"created":"…"}
 //! ```
 
-use std::fmt;
+use std::borrow::Cow;
+use std::{fmt, io};
 
 use jiff::Timestamp;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 use serde::{Deserialize, Serialize};
 
-use super::{Route, RouteData, RouteSpec, Target};
+use super::{LEVELS_MAX, Route, RouteData, RouteSpec, Target, is_too_deep};
 
 /// What stays readable in a key. Everything else is escaped, so a name can't leave its place in the tree.
 const READABLE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
@@ -63,10 +64,13 @@ impl RecordKeys {
         format!("{}routes{}", self.prefix, percent_encode(spec.as_str().as_bytes(), READABLE))
     }
 
-    /// Whether `key` is the place of a route's record.
+    /// The route whose record has this key: the other way round from [`RecordKeys::route`], also where the record itself
+    /// can't be read. `None` for a key that no route has.
     #[must_use]
-    pub fn is_route(&self, key: &str) -> bool {
-        key.strip_prefix(&self.prefix).is_some_and(|rest| rest.starts_with("routes/"))
+    pub fn spec(&self, key: &str) -> Option<RouteSpec> {
+        let path = key.strip_prefix(&self.prefix)?.strip_prefix("routes")?;
+        let spec = RouteSpec::from_decoded(&percent_decode_str(path).decode_utf8().ok()?).ok()?;
+        (self.route(&spec) == key).then_some(spec)
     }
 }
 
@@ -126,16 +130,56 @@ pub enum RecordError {
     /// The record lies under a key that isn't its own.
     #[error("it describes {0:?}, whose key is another one")]
     WrongKey(String),
+    /// Its data has too many levels.
+    #[error("its data has more than {LEVELS_MAX} levels of lists and objects, the limit")]
+    TooDeep,
+    /// What would be written is not what would be read.
+    #[error("it would not be read as it is written")]
+    Unfaithful,
 }
 
+/// A route as it is written.
 #[derive(Serialize, Deserialize)]
-struct Record {
+pub struct Record<'a> {
     v: u32,
-    spec: String,
-    target: String,
-    data: RouteData,
+    spec: Cow<'a, str>,
+    target: Cow<'a, str>,
+    data: Cow<'a, RouteData>,
     n: u64,
     created: Timestamp,
+}
+
+impl<'a> Record<'a> {
+    /// The record of a route.
+    #[must_use]
+    pub fn of(route: &'a Route) -> Self {
+        Self {
+            v: FORMAT,
+            spec: Cow::Borrowed(route.spec.as_str()),
+            target: Cow::Borrowed(route.target.as_str()),
+            data: Cow::Borrowed(&route.data),
+            n: route.n,
+            created: route.created,
+        }
+    }
+
+    /// The route of a record.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn into_route(self) -> Result<Route, RecordError> {
+        if self.v != FORMAT {
+            return Err(RecordError::Format(self.v.to_string()));
+        }
+        let refused = |field, reason: &dyn fmt::Display| RecordError::Field { field, reason: reason.to_string() };
+        let spec = RouteSpec::from_decoded(&self.spec).map_err(|error| refused("spec", &error))?;
+        let target = Target::parse(&self.target).map_err(|error| refused("target", &error))?;
+        let data = self.data.into_owned();
+        if is_too_deep(&data) {
+            return Err(RecordError::TooDeep);
+        }
+        Ok(Route { spec, target, data, created: self.created, n: self.n })
+    }
 }
 
 /// Writes the record of a route.
@@ -145,15 +189,36 @@ struct Record {
 /// Never: a record is made of text, numbers and JSON values, which can always be written.
 #[must_use]
 pub fn encode(route: &Route) -> Vec<u8> {
-    let record = Record {
-        v: FORMAT,
-        spec: route.spec.as_str().to_owned(),
-        target: route.target.as_str().to_owned(),
-        data: route.data.clone(),
-        n: route.n,
-        created: route.created,
-    };
-    serde_json::to_vec(&record).expect("a record is made of text, numbers and JSON values")
+    serde_json::to_vec(&Record::of(route)).expect("a record is made of text, numbers and JSON values")
+}
+
+/// Writes the record of a route for the store, and makes sure that it is read as the same route.
+///
+/// # Errors
+/// If it isn't.
+pub fn encode_checked(route: &Route) -> Result<Vec<u8>, RecordError> {
+    let value = encode(route);
+    if parse(&value)? == *route { Ok(value) } else { Err(RecordError::Unfaithful) }
+}
+
+/// How many bytes [`encode`] writes.
+#[must_use]
+pub fn size(route: &Route) -> usize {
+    struct Count(usize);
+    impl io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    // What can't be written has no size.
+    let _ = serde_json::to_writer(&mut count, &Record::of(route));
+    count.0
 }
 
 /// Reads the record under `key`.
@@ -176,12 +241,7 @@ pub fn parse(value: &[u8]) -> Result<Route, RecordError> {
     if version.v != FORMAT {
         return Err(RecordError::Format(version.v.to_string()));
     }
-    let record: Record = serde_json::from_slice(value).map_err(json)?;
-    let spec = RouteSpec::from_decoded(&record.spec)
-        .map_err(|e| RecordError::Field { field: "spec", reason: e.to_string() })?;
-    let target =
-        Target::parse(&record.target).map_err(|e| RecordError::Field { field: "target", reason: e.to_string() })?;
-    Ok(Route { spec, target, data: record.data, created: record.created, n: record.n })
+    serde_json::from_slice::<Record<'_>>(value).map_err(json)?.into_route()
 }
 
 #[cfg(test)]
@@ -233,7 +293,78 @@ mod tests {
         assert_eq!(Head::parse(b"2 e 1 y"), Err(RecordError::Format("2".into())));
     }
 
+    #[test]
+    fn a_key_names_its_route_and_no_other_key_does() {
+        let keys = RecordKeys::new("p");
+        for path in ["/", "/user/jane@x.org/a b", "/user/%61", "/秀"] {
+            let spec = RouteSpec::from_decoded(path).expect("valid");
+            assert_eq!(keys.spec(&keys.route(&spec)), Some(spec));
+        }
+        for other in
+            ["p/hub/head", "p/hub/routes", "p/hub/routesx", "p/hub/routes/%61", "p/hub/routes/a/", "q/hub/routes/a"]
+        {
+            assert_eq!(keys.spec(other), None, "{other}");
+        }
+    }
+
+    fn nested(levels: usize) -> RouteData {
+        let value = (2..levels).fold(serde_json::json!([]), |inner, _| serde_json::json!([inner]));
+        RouteData::from_iter([("x".to_owned(), value)])
+    }
+
+    #[test]
+    fn data_has_so_many_levels_and_no_more() {
+        let with = |levels| Route { data: nested(levels), ..route("/a") };
+        let keys = RecordKeys::new("p");
+        let value = encode_checked(&with(LEVELS_MAX)).expect("within the limit");
+        assert_eq!(decode(&keys, "p/hub/routes/a", &value), Ok(with(LEVELS_MAX)));
+        assert_eq!(encode_checked(&with(LEVELS_MAX + 1)), Err(RecordError::TooDeep));
+        assert!(matches!(encode_checked(&with(127)), Err(RecordError::Json(_))), "not even the library reads it");
+    }
+
+    /// What the library does with such a key only if it is told to, which must not come back.
+    #[test]
+    fn no_key_has_a_meaning() {
+        for key in ["$serde_json::private::RawValue", "$serde_json::private::Number"] {
+            let data = serde_json::json!({"target": "http://x", "x": {key: "[[[[1]]]]"}});
+            let route = Route { data: data.as_object().expect("an object").clone(), ..route("/a") };
+            let read: RouteData = serde_json::from_str(&data.to_string()).expect("JSON");
+            assert_eq!(read, route.data, "{key}");
+            assert_eq!(parse(&encode_checked(&route).expect("as any other")), Ok(route));
+        }
+    }
+
+    /// Any JSON, with the numbers that JavaScript gives.
+    fn any_json() -> impl Strategy<Value = serde_json::Value> {
+        let number = prop_oneof![
+            any::<i64>().prop_map(serde_json::Value::from),
+            any::<u64>().prop_map(serde_json::Value::from),
+            any::<f64>().prop_map(serde_json::Value::from),
+        ];
+        let leaf = prop_oneof![
+            Just(serde_json::Value::Null),
+            any::<bool>().prop_map(serde_json::Value::from),
+            number,
+            any::<String>().prop_map(serde_json::Value::from),
+        ];
+        leaf.prop_recursive(8, 64, 6, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..6).prop_map(serde_json::Value::from),
+                prop::collection::btree_map(any::<String>(), inner, 0..6)
+                    .prop_map(|map| map.into_iter().collect::<RouteData>().into()),
+            ]
+        })
+    }
+
     proptest! {
+        #[test]
+        fn what_is_accepted_is_read_back(key in any::<String>(), value in any_json()) {
+            let route = Route { data: RouteData::from_iter([(key, value)]), ..route("/a") };
+            let value = encode_checked(&route).expect("within the limit");
+            prop_assert_eq!(value.len(), size(&route));
+            prop_assert_eq!(parse(&value), Ok(route));
+        }
+
         #[test]
         fn records_survive_the_store(path in any::<String>()) {
             prop_assume!(RouteSpec::from_decoded(&path).is_ok());

@@ -4,35 +4,89 @@ use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
 
-use super::{Route, RouteSpec};
+use super::{Route, RouteSpec, record};
 
 /// All routes at one moment, ordered by prefix.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct RouteTable {
-    routes: BTreeMap<RouteSpec, Arc<Route>>,
+    routes: BTreeMap<RouteSpec, Entry>,
+    weight: Weight,
+}
+
+/// A route, and how many bytes its record has.
+#[derive(Debug, Clone, PartialEq)]
+struct Entry {
+    route: Arc<Route>,
+    bytes: usize,
+}
+
+/// How much some routes are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Weight {
+    /// Their number.
+    pub routes: usize,
+    /// The bytes of their records together.
+    pub bytes: usize,
 }
 
 impl RouteTable {
     /// Adds a route, or replaces the one of the same prefix.
     pub fn insert(&mut self, route: Arc<Route>) {
-        self.routes.insert(route.spec.clone(), route);
+        self.remove(&route.spec);
+        let entry = Entry { bytes: record::size(&route), route };
+        self.weight.routes += 1;
+        self.weight.bytes += entry.bytes;
+        self.routes.insert(entry.route.spec.clone(), entry);
     }
 
     /// Removes a route.
     pub fn remove(&mut self, spec: &RouteSpec) -> Option<Arc<Route>> {
-        self.routes.remove(spec)
+        let entry = self.routes.remove(spec)?;
+        self.weight.routes -= 1;
+        self.weight.bytes -= entry.bytes;
+        Some(entry.route)
+    }
+
+    /// How many bytes the record of the route of exactly this prefix has; 0 without one.
+    #[must_use]
+    pub fn record_bytes(&self, spec: &RouteSpec) -> usize {
+        self.routes.get(spec).map_or(0, |entry| entry.bytes)
+    }
+
+    /// How much all routes are.
+    #[must_use]
+    pub fn weight(&self) -> Weight {
+        self.weight
+    }
+
+    /// How much the routes at and below these prefixes are.
+    #[must_use]
+    pub fn weight_below(&self, prefixes: &[RouteSpec]) -> Weight {
+        let is_in_another =
+            |prefix: &RouteSpec| prefixes.iter().any(|other| other != prefix && other.covers(prefix.as_str()));
+        let mut distinct: Vec<&RouteSpec> = prefixes.iter().filter(|prefix| !is_in_another(prefix)).collect();
+        distinct.sort();
+        distinct.dedup();
+        let mut weight = Weight::default();
+        for prefix in distinct {
+            for entry in self.routes.get(prefix).into_iter().chain(self.entries_below(prefix)) {
+                weight.routes += 1;
+                weight.bytes += entry.bytes;
+            }
+        }
+        weight
     }
 
     /// The route of exactly this prefix.
     #[must_use]
     pub fn get(&self, spec: &RouteSpec) -> Option<&Arc<Route>> {
-        self.routes.get(spec)
+        self.routes.get(spec).map(|entry| &entry.route)
     }
 
     /// The route that serves a decoded path: the one with the longest prefix, by whole segments.
     #[must_use]
     pub fn lookup(&self, path: &RouteSpec) -> Option<&Arc<Route>> {
-        std::iter::successors(Some(path.clone()), RouteSpec::parent).find_map(|prefix| self.routes.get(&prefix))
+        std::iter::successors(Some(path.clone()), RouteSpec::parent).find_map(|prefix| self.get(&prefix))
     }
 
     /// The nearest route strictly above `spec`.
@@ -43,16 +97,20 @@ impl RouteTable {
 
     /// The routes strictly below `spec`.
     pub fn below<'a>(&'a self, spec: &'a RouteSpec) -> impl Iterator<Item = &'a Arc<Route>> {
+        self.entries_below(spec).map(|entry| &entry.route)
+    }
+
+    fn entries_below<'a>(&'a self, spec: &'a RouteSpec) -> impl Iterator<Item = &'a Entry> {
         self.routes
             .range::<RouteSpec, _>((Excluded(spec), Unbounded))
-            .map(|(_, route)| route)
-            .skip_while(|route| route.spec.as_str().starts_with(spec.as_str()) && !spec.covers(route.spec.as_str()))
-            .take_while(|route| spec.covers(route.spec.as_str()))
+            .skip_while(|(other, _)| other.as_str().starts_with(spec.as_str()) && !spec.covers(other.as_str()))
+            .take_while(|(other, _)| spec.covers(other.as_str()))
+            .map(|(_, entry)| entry)
     }
 
     /// All routes, ordered by prefix.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Route>> {
-        self.routes.values()
+        self.routes.values().map(|entry| &entry.route)
     }
 
     /// How many routes there are.
@@ -118,6 +176,28 @@ mod tests {
         assert_eq!(below("/user/ja"), ["/user/ja/a", "/user/ja/b/c"]);
         assert_eq!(below("/user/jane"), Vec::<String>::new());
         assert_eq!(below("/").len(), 5);
+    }
+
+    #[test]
+    fn a_table_knows_its_weight() {
+        let mut table = table(&["/", "/a", "/a/b", "/a/b/c", "/ab"]);
+        let specs = |paths: &[&str]| -> Vec<_> {
+            paths.iter().map(|path| RouteSpec::from_decoded(path).expect("valid")).collect()
+        };
+        let bytes = |table: &RouteTable| table.iter().map(|route| record::encode(route).len()).sum::<usize>();
+        assert_eq!(table.weight(), Weight { routes: 5, bytes: bytes(&table) });
+        assert_eq!(table.weight_below(&specs(&["/"])), table.weight());
+        assert_eq!(table.weight_below(&specs(&["/a"])).routes, 3);
+        assert_eq!(table.weight_below(&specs(&["/a/b", "/a", "/a", "/ab"])).routes, 4, "each counts once");
+        assert_eq!(table.weight_below(&[]), Weight::default());
+        let bigger = Route {
+            data: RouteData::from_iter([("x".to_owned(), "y".repeat(1000).into())]),
+            ..Route::clone(table.get(&specs(&["/a"])[0]).expect("there"))
+        };
+        table.insert(Arc::new(bigger));
+        assert_eq!(table.weight(), Weight { routes: 5, bytes: bytes(&table) });
+        table.remove(&specs(&["/a"])[0]);
+        assert_eq!(table.weight(), Weight { routes: 4, bytes: bytes(&table) });
     }
 
     #[test]

@@ -1,22 +1,20 @@
 //! The folder of the snapshot: written whole or not at all, and the one before is kept.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use tracing::{info, warn};
 
 use super::{Owner, Snapshot, SnapshotError};
+use crate::files;
 
 /// The newest snapshot.
 const NEWEST: &str = "routes.json";
 
 /// The one before.
 const PREVIOUS: &str = "routes.previous.json";
-
-/// Where the next one is written; one that is found was never finished.
-const UNFINISHED: &str = "routes.json.new";
 
 /// Where snapshots of one installation lie on this disk.
 #[derive(Debug, Clone)]
@@ -86,23 +84,15 @@ impl Folder {
         if !self.path.is_dir() {
             DirBuilder::new().recursive(true).mode(0o700).create(&self.path)?;
         }
-        let (newest, unfinished) = (self.path.join(NEWEST), self.path.join(UNFINISHED));
-        // Made anew, so that its rights are ours to choose whoever left one behind.
-        match fs::remove_file(&unfinished) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
-        file.write_all(&bytes)?;
-        file.sync_all()?;
+        let newest = self.path.join(NEWEST);
+        let fresh = files::Fresh::write(&newest, &bytes, 0o600)?;
         if keep {
             match fs::rename(&newest, self.path.join(PREVIOUS)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
         }
-        fs::rename(&unfinished, &newest)?;
-        File::open(&self.path)?.sync_all()?;
+        fresh.put()?;
         Ok(Stored { bytes: bytes.len() as u64 })
     }
 

@@ -23,7 +23,7 @@ fn snapshot(n: u64, paths: &[String]) -> Snapshot {
         revision: 40,
         highest_revision: 50,
         taken: "2026-01-02T03:04:05Z".parse().expect("a time"),
-        table: paths.iter().map(route).collect(),
+        table: Arc::new(paths.iter().map(route).collect()),
     }
 }
 

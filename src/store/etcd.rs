@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use async_trait::async_trait;
-use etcd_client::{Compare, CompareOp, DeleteOptions, GetOptions, GetResponse, KvClient, TxnOp};
+use etcd_client::{Compare, CompareOp, DeleteOptions, GetOptions, GetResponse, KvClient, ResponseHeader, TxnOp};
 
 use super::rules::{DEFAULT_LIMITS, check_key, check_txn};
 use super::{Commit, Guard, KeyValue, Listing, Op, Read, Revision, Store, StoreError, Txn, TxnLimits, Watch};
@@ -128,7 +128,7 @@ impl EtcdStore {
                 Err(StoreError::Compacted(_)) if revision > 0 => return Ok(None),
                 Err(error) => return Err(error),
             };
-            revision = if revision == 0 { revision_of(page.header()) } else { revision };
+            revision = if revision == 0 { revision_of(page.header())? } else { revision };
             entries.extend(page.kvs().iter().map(key_value));
             match page.kvs().last() {
                 // The next page begins with the smallest key after the last one.
@@ -150,7 +150,7 @@ impl Store for EtcdStore {
             async move { kv.get(key, None).await }.boxed()
         });
         let answer = answer.await?;
-        Ok(Read { revision: revision_of(answer.header()), entry: answer.kvs().first().map(key_value) })
+        Ok(Read { revision: revision_of(answer.header())?, entry: answer.kvs().first().map(key_value) })
     }
 
     async fn list(&self, prefix: &str) -> Result<Listing, StoreError> {
@@ -170,7 +170,7 @@ impl Store for EtcdStore {
     async fn commit(&self, txn: Txn) -> Result<Commit, StoreError> {
         check_txn(&txn, self.limits())?;
         let answer = self.pool().write(etcd_txn(txn)).await?;
-        let revision = revision_of(answer.header());
+        let revision = revision_of(answer.header())?;
         Ok(if answer.succeeded() { Commit::Done(revision) } else { Commit::Conflict(revision) })
     }
 
@@ -223,8 +223,17 @@ fn prefix_end(prefix: &[u8]) -> Vec<u8> {
     end
 }
 
-fn revision_of(header: Option<&etcd_client::ResponseHeader>) -> Revision {
-    header.map_or(0, etcd_client::ResponseHeader::revision)
+/// The header of an answer. One without is no answer, and says nothing about the store: not that it is at the beginning.
+fn header_of(header: Option<&ResponseHeader>) -> Result<&ResponseHeader, StoreError> {
+    header.ok_or_else(|| StoreError::Unavailable("etcd answered without a header".to_owned()))
+}
+
+/// The store's revision at an answer.
+fn revision_of(header: Option<&ResponseHeader>) -> Result<Revision, StoreError> {
+    match header_of(header)?.revision() {
+        revision @ 1.. => Ok(revision),
+        other => Err(StoreError::Unavailable(format!("etcd answered with the revision {other}"))),
+    }
 }
 
 fn key_value(entry: &etcd_client::KeyValue) -> KeyValue {

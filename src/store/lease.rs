@@ -19,12 +19,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::follow::{Follower, Update};
 use super::{Commit, Event, Guard, KeyValue, Op, Revision, SharedStore, StoreError, Txn};
+use crate::clock::Moment;
 use crate::random;
 
 /// How long the store may take to hear that a lease is given back.
@@ -49,7 +50,7 @@ impl Default for Times {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Held {
     guard: Option<Guard>,
-    asked: Instant,
+    asked: Moment,
 }
 
 impl Held {
@@ -78,7 +79,7 @@ impl Tenure {
     /// That of somebody who shares the store with nobody: always held, and nothing is written for it.
     #[must_use]
     pub fn alone() -> Self {
-        let (sender, terms) = watch::channel(Some(Held { guard: None, asked: Instant::now() }));
+        let (sender, terms) = watch::channel(Some(Held { guard: None, asked: Moment::now() }));
         Self { terms, ttl: Duration::MAX, unable: Arc::default(), _alone: Some(Arc::new(sender)) }
     }
 
@@ -153,12 +154,12 @@ impl Lease {
     pub async fn run(mut self, stop: CancellationToken) {
         let mut follower = Follower::new(self.store.clone(), self.key.clone());
         loop {
-            let until = match self.contender.step(Instant::now()) {
+            let until = match self.contender.step(Moment::now()) {
                 Step::Ask(txn) => {
-                    let sent = Instant::now();
+                    let sent = Moment::now();
                     // At the stop the answer is of no interest: a beat that comes late is refused.
                     let Some(answer) = stop.run_until_cancelled(self.ask(txn)).await else { break };
-                    self.contender.answered(answer, sent, Instant::now());
+                    self.contender.answered(answer, sent, Moment::now());
                     self.publish();
                     continue;
                 }
@@ -166,7 +167,7 @@ impl Lease {
             };
             let wait = async {
                 match until {
-                    Some(until) => sleep_until(until).await,
+                    Some(until) => sleep(until.duration_since(Moment::now())).await,
                     None => std::future::pending().await,
                 }
             };
@@ -174,12 +175,12 @@ impl Lease {
                 () = stop.cancelled() => break,
                 () = wait => {}
                 () = self.unable.notified() => {
-                    let given = self.contender.give_up(Instant::now());
+                    let given = self.contender.give_up(Moment::now());
                     self.publish();
                     self.give_back(given).await;
                 }
                 update = follower.next() => {
-                    self.contender.see(update, Instant::now());
+                    self.contender.see(update, Moment::now());
                     self.publish();
                 }
             }
@@ -225,7 +226,7 @@ pub enum Step {
     /// Commit this now, and tell what came of it.
     Ask(Txn),
     /// Nothing before then, or before something is seen.
-    Wait(Option<Instant>),
+    Wait(Option<Moment>),
 }
 
 /// One who wants a lease: all of the rules, and no input or output.
@@ -237,9 +238,9 @@ pub struct Contender {
     seen: Option<Seen>,
     term: Option<Term>,
     /// The name by which we claimed, while it is unknown whether we succeeded.
-    claim: Option<(String, Instant)>,
+    claim: Option<(String, Moment)>,
     /// Nothing is asked before.
-    not_before: Option<Instant>,
+    not_before: Option<Moment>,
     beats: u64,
 }
 
@@ -251,14 +252,14 @@ struct Seen {
     holder: Vec<u8>,
     beat: Revision,
     /// Since when it has been so.
-    since: Instant,
+    since: Moment,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Term {
     revision: Revision,
     /// When that was last asked of the store, which did not deny it, or gave no answer.
-    asked: Instant,
+    asked: Moment,
 }
 
 impl Contender {
@@ -277,7 +278,7 @@ impl Contender {
     }
 
     /// Takes what a follower of the key's prefix says.
-    pub fn see(&mut self, update: Update, now: Instant) {
+    pub fn see(&mut self, update: Update, now: Moment) {
         match update {
             Update::Reset(listing) => {
                 let fresh = Seen { revision: 0, holder: Vec::new(), beat: 0, since: now };
@@ -308,7 +309,7 @@ impl Contender {
         }
     }
 
-    fn see_event(&mut self, event: Event, now: Instant) {
+    fn see_event(&mut self, event: Event, now: Moment) {
         let Some(seen) = &mut self.seen else { return };
         let key = event.key();
         if key != self.key && key != self.beat_key {
@@ -328,7 +329,7 @@ impl Contender {
     }
 
     /// What is to be done now. After [`Step::Ask`] it must be told what came of it.
-    pub fn step(&mut self, now: Instant) -> Step {
+    pub fn step(&mut self, now: Moment) -> Step {
         let due = match (self.term, &self.seen) {
             (Some(_), _) => self.not_before.unwrap_or(now),
             (None, None) => return Step::Wait(None),
@@ -363,7 +364,7 @@ impl Contender {
     }
 
     /// What came of the transaction of the last [`Step::Ask`], which was sent at `sent`.
-    pub fn answered(&mut self, answer: Result<Commit, StoreError>, sent: Instant, now: Instant) {
+    pub fn answered(&mut self, answer: Result<Commit, StoreError>, sent: Moment, now: Moment) {
         self.not_before = Some(now + self.times.beat);
         match (&mut self.term, answer) {
             (Some(term), Ok(Commit::Done(_))) => {
@@ -402,7 +403,7 @@ impl Contender {
     }
 
     /// The same, but we go on: for a TTL the lease is left to others.
-    pub fn give_up(&mut self, now: Instant) -> Option<Txn> {
+    pub fn give_up(&mut self, now: Moment) -> Option<Txn> {
         let given = self.release()?;
         self.not_before = Some(now + self.times.ttl);
         Some(given)

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read as _};
 use std::time::Duration;
 
+use bytes::Bytes;
 use flate2::read::GzDecoder;
 use reqwest::header::{HeaderMap, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
@@ -226,7 +227,7 @@ impl TraefikClient {
     /// Hands over all routes, as one document. They are served a little later: the marker tells when.
     ///
     /// A Traefik that has just begun may take the document and never answer.
-    pub async fn push(&self, document: Vec<u8>, patience: Duration) -> Result<(), ClientError> {
+    pub async fn push(&self, document: Bytes, patience: Duration) -> Result<(), ClientError> {
         let request = self.http.put(self.url("/api/providers/rest")).timeout(patience).body(document);
         let response = request.send().await.map_err(|e| classify(&e))?;
         let status = response.status();

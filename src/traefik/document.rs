@@ -175,6 +175,7 @@ mod tests {
             entry_points: vec!["web".to_owned()],
             space: Space::Paths,
             pages_url: pages_url.map(|url| url.parse().expect("a URL")),
+            pages_get_address: false,
             middlewares: Vec::new(),
             servers: Servers::default(),
         }

@@ -70,6 +70,7 @@ mod tests {
             entry_points: vec!["web".to_owned()],
             space: Space::Paths,
             pages_url: Some("http://127.0.0.1:8003".parse().expect("a URL")),
+            pages_get_address: false,
             middlewares: vec!["limit@file".to_owned()],
             servers: Servers { headers: vec![("X-A".to_owned(), "b".to_owned())], ..Servers::default() },
         }

@@ -45,6 +45,9 @@ pub struct Settings {
     pub space: Space,
     /// Where Traefik reaches our pages, if it can.
     pub pages_url: Option<Url>,
+    /// A request for an error page says what the user asked for. An error target needs it; without one an address of any
+    /// length gets its page.
+    pub pages_get_address: bool,
     /// Middlewares of the administrator's that each request of a user passes, as `name@provider`.
     pub middlewares: Vec<String>,
     /// How servers are reached.
@@ -112,7 +115,7 @@ impl Settings {
     pub fn digest(&self) -> String {
         let Servers { headers, change_origin, prepend_path, include_prefix, transport, unix_sockets: _ } =
             &self.servers;
-        let pages_url = self.pages_url.as_ref().map(Url::as_str);
+        let pages_url = self.pages_url.as_ref().map(|url| (url.as_str(), self.pages_get_address));
         let servers = (headers, change_origin, prepend_path, include_prefix, transport);
         let text = format!("{:?}", (&self.entry_points, self.space, pages_url, &self.middlewares, servers));
         let hash = digest(&SHA256, text.as_bytes());
@@ -171,7 +174,8 @@ impl Settings {
         put("http/middlewares/pages/errors/status", "502-502,504-504");
         put("http/middlewares/pages/errors/statusRewrites/502-504", "503");
         put("http/middlewares/pages/errors/service", "pages");
-        put("http/middlewares/pages/errors/query", "/error/{status}?url={url}");
+        let page = if self.pages_get_address { "/error/{status}?url={url}" } else { "/error/{status}" };
+        put("http/middlewares/pages/errors/query", page);
         // Naming one header that nobody sends keeps the user's cookies out of the request for the page.
         put("http/middlewares/pages/errors/errorRequestHeaders", "X-Pointsman-None");
 
@@ -179,7 +183,7 @@ impl Settings {
         put("http/middlewares/nowhere/errors/status", "418-418");
         put("http/middlewares/nowhere/errors/statusRewrites/418-418", "404");
         put("http/middlewares/nowhere/errors/service", "pages");
-        put("http/middlewares/nowhere/errors/query", "/error/{status}?url={url}");
+        put("http/middlewares/nowhere/errors/query", page);
         put("http/middlewares/nowhere/errors/errorRequestHeaders", "X-Pointsman-None");
         keys
     }

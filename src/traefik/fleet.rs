@@ -21,18 +21,20 @@ mod poll;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tracing::info;
 
 use super::client::{Access, ClientError, TraefikClient};
 use super::lag;
 use super::marker::Marker;
-use crate::lifecycle::Readiness;
+use crate::clock::Moment;
+use crate::lifecycle::{Readiness, compute};
 use barrier::{Change, LOADING_GRACE};
 use discovery::Discovery;
 pub use discovery::{LookedUp, Resolver, Source};
@@ -133,17 +135,17 @@ pub struct Seen {
     /// How it was when last asked.
     pub status: Status,
     /// When this status began.
-    pub since: Instant,
+    pub since: Moment,
     /// When the last question was asked that has been answered, or given up.
-    pub asked: Option<Instant>,
+    pub asked: Option<Moment>,
     /// Since when a question is open.
-    pub asking: Option<Instant>,
+    pub asking: Option<Moment>,
     /// How many of its routers don't work, when that was last asked.
     pub router_errors: Option<u64>,
 }
 
 impl Seen {
-    fn unknown(now: Instant) -> Self {
+    fn unknown(now: Moment) -> Self {
         Self { status: Status::Unknown, since: now, asked: None, asking: None, router_errors: None }
     }
 }
@@ -180,7 +182,7 @@ impl Fleet {
             laggards: Laggards::Wait,
             seen: watch::Sender::new(BTreeMap::new()),
             wanted: watch::Sender::new(Wanted::default()),
-            watchlist: Mutex::new(Watchlist::new(Instant::now())),
+            watchlist: Mutex::new(Watchlist::new(Moment::now())),
             looked: Notify::new(),
         }
     }
@@ -196,10 +198,12 @@ impl Fleet {
         let _ = self.belief.0.set(believe);
     }
 
-    /// A client for the Traefik at an address of this fleet.
-    pub fn client(&self, url: &str) -> Result<TraefikClient, ClientError> {
+    /// A client for the Traefik at an address of this fleet. It is made on another thread: one for https reads the system's
+    /// certificates.
+    pub async fn client(&self, url: &str) -> Result<TraefikClient, ClientError> {
         let url = url.parse().map_err(|e: url::ParseError| ClientError::Silent(e.to_string()))?;
-        TraefikClient::new(url, &self.access)
+        let access = self.access.clone();
+        compute(true, move || TraefikClient::new(url, &access)).await
     }
 
     /// Has every Traefik asked now, and again and again for a while: one of them is about to change.
@@ -225,14 +229,14 @@ impl Fleet {
     #[must_use]
     pub fn lag(&self, marker: &Marker) -> Option<Duration> {
         let seen = self.seen.borrow();
-        let now = Instant::now();
+        let now = Moment::now();
         self.watchlist().behind(&seen, marker, now).map(|behind| now.duration_since(behind.from))
     }
 
     /// Those that are behind the others or don't answer, by the addresses of their APIs.
     #[must_use]
     pub fn laggards(&self) -> BTreeMap<String, Laggard> {
-        self.watchlist().laggards(Instant::now())
+        self.watchlist().laggards(Moment::now())
     }
 
     /// How many changes were answered although a laggard did not serve them.
@@ -252,12 +256,12 @@ impl Fleet {
             self.look(Instant::now() + PROBE_LOOK).await;
         }
         let seen = self.seen.borrow();
-        self.watchlist().withdrawn(&seen, &marker, Instant::now())
+        self.watchlist().withdrawn(&seen, &marker, Moment::now())
     }
 
     /// Returns when everybody who answers has been asked anew.
     async fn look(&self, deadline: Instant) {
-        let start = Instant::now();
+        let start = Moment::now();
         let is_old =
             |seen: &Seen| !matches!(seen.status, Status::Silent(_)) && seen.asked.is_none_or(|asked| asked < start);
         self.wanted.send_modify(|wanted| wanted.number += 1);
@@ -288,7 +292,7 @@ impl Fleet {
 
     async fn wait(&self, change: Change<'_>, deadline: Instant) -> Result<(), String> {
         let Change { epoch, n, .. } = change;
-        let start = Instant::now();
+        let (start, begun) = (Moment::now(), Instant::now());
         let mut shown_since = None;
         self.store_has(epoch);
         let mut seen = self.seen.subscribe();
@@ -301,7 +305,7 @@ impl Fleet {
                 wanted.epoch != epoch || wanted.n < n || wanted.since.is_none_or(|s| s.elapsed() > LOADING_GRACE);
             wanted.number += 1;
             if further {
-                *wanted = Wanted { number: wanted.number, epoch: epoch.to_owned(), n, since: Some(start) };
+                *wanted = Wanted { number: wanted.number, epoch: epoch.to_owned(), n, since: Some(begun) };
             }
         });
         loop {
@@ -337,7 +341,7 @@ impl Fleet {
             let urls: BTreeSet<String> = discovery.urls().await;
             for url in &urls {
                 if !running.contains_key(url) {
-                    self.seen.send_modify(|seen| drop(seen.insert(url.clone(), Seen::unknown(Instant::now()))));
+                    self.seen.send_modify(|seen| drop(seen.insert(url.clone(), Seen::unknown(Moment::now()))));
                     running.insert(url.clone(), pollers.spawn(self.clone().poll(url.clone())));
                 }
             }
@@ -351,16 +355,16 @@ impl Fleet {
                 }
                 stays
             });
-            sleep(CALM_INTERVAL).await;
+            pause_beside(&mut pollers, CALM_INTERVAL).await;
         }
     }
 
     /// Lags begin without anything changing. And who does this too late was paused, with everything else here.
     async fn review(self: Arc<Self>) {
-        let mut last = Instant::now();
+        let mut last = Moment::now();
         loop {
             sleep(REVIEW_INTERVAL).await;
-            let now = Instant::now();
+            let now = Moment::now();
             let seen = self.seen.borrow();
             let mut watchlist = self.watchlist();
             if now.duration_since(last) > lag::EVIDENCE_MAX {
@@ -421,5 +425,38 @@ impl Fleet {
         };
         let all: Vec<String> = self.laggards().into_iter().map(sentence).collect();
         (!all.is_empty()).then(|| all.join("; "))
+    }
+}
+
+/// Lets a while pass. A poller that panics meanwhile takes us along: nobody would see any more how its Traefik is.
+async fn pause_beside(pollers: &mut JoinSet<()>, pause: Duration) {
+    let end = Instant::now() + pause;
+    while let Ok(ended) = timeout_at(end, pollers.join_next()).await {
+        match ended {
+            Some(Err(error)) if error.is_panic() => resume_unwind(error.into_panic()),
+            Some(_) => {}
+            None => return sleep_until(end).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_poller_that_panics_takes_the_fleet_along() {
+        let mut pollers = JoinSet::new();
+        let begun = Instant::now();
+        pause_beside(&mut pollers, CALM_INTERVAL).await;
+        // One that is no longer needed is ended.
+        pollers.spawn(std::future::pending()).abort();
+        pollers.spawn(std::future::pending());
+        pause_beside(&mut pollers, CALM_INTERVAL).await;
+        assert_eq!(begun.elapsed(), CALM_INTERVAL * 2);
+        pollers.spawn(async { panic!("on purpose") });
+        let mut fleet = JoinSet::new();
+        fleet.spawn(async move { pause_beside(&mut pollers, CALM_INTERVAL).await });
+        assert!(fleet.join_next().await.expect("it ends").is_err_and(|error| error.is_panic()));
     }
 }

@@ -1,13 +1,19 @@
 //! Files for Traefik: written whole, readable for their owner only, and a certificate for whoever asks for no other.
 
-use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+mod kept;
+
+pub use kept::Kept;
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use jiff::civil::Date;
+use jiff::civil::{Date, date};
 use jiff::{Timestamp, ToSpan as _, tz::TimeZone};
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, date_time_ymd};
+
+use crate::files;
 
 /// Nobody but the owner: the folder holds private keys, and perhaps a password.
 const FOLDER_MODE: u32 = 0o700;
@@ -61,7 +67,8 @@ pub fn default_certificate(folder: &Path, now: Timestamp) -> Result<Pair, Folder
         (true, false) => return Err(FolderError::HalfPair(certificate, key)),
         (false, true) => return Err(FolderError::HalfPair(key, certificate)),
     }
-    let today = now.to_zoned(TimeZone::UTC).date();
+    // A clock may be anywhere; a certificate has a year from 1970 to 9999.
+    let today = now.to_zoned(TimeZone::UTC).date().clamp(date(1970, 1, 2), date(9980, 1, 1));
     let (certificate_pem, key_pem) = self_signed(today).map_err(FolderError::Certificate)?;
     replace(&key, &key_pem, SECRET_MODE)?;
     replace(&certificate, &certificate_pem, PUBLIC_MODE)?;
@@ -74,35 +81,42 @@ fn self_signed(today: Date) -> Result<(String, String), String> {
     let mut name = DistinguishedName::new();
     name.push(DnType::CommonName, "Pointsman default certificate");
     params.distinguished_name = name;
-    let date = |date: Result<Date, jiff::Error>| {
+    let day = |date: Result<Date, jiff::Error>| {
         let date = date.map_err(|e| e.to_string())?;
         let (month, day) = (u8::try_from(date.month()), u8::try_from(date.day()));
         let (month, day) = month.and_then(|month| day.map(|day| (month, day))).map_err(|e| e.to_string())?;
         Ok::<_, String>(date_time_ymd(date.year().into(), month, day))
     };
     // A day early, for clocks that are slow.
-    params.not_before = date(today.checked_sub(1.day()))?;
-    params.not_after = date(today.checked_add(CERTIFICATE_YEARS.years()))?;
+    params.not_before = day(today.checked_sub(1.day()))?;
+    params.not_after = day(today.checked_add(CERTIFICATE_YEARS.years()))?;
     let key = KeyPair::generate().map_err(|e| e.to_string())?;
     Ok((params.self_signed(&key).map_err(|e| e.to_string())?.pem(), key.serialize_pem()))
 }
 
 /// Puts a whole file in the place of another, so that nobody ever reads half of one.
 pub fn replace(path: &Path, text: impl AsRef<[u8]>, mode: u32) -> Result<(), FolderError> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.new", std::process::id()));
-    let fresh = path.with_file_name(name);
-    // One that a process of our number left behind when it was killed.
-    let _ = fs::remove_file(&fresh);
-    let written = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(&fresh)
-        .and_then(|mut file| file.write_all(text.as_ref()).and_then(|()| file.sync_all()))
-        .and_then(|()| fs::rename(&fresh, path));
-    if written.is_err() {
-        let _ = fs::remove_file(&fresh);
-    }
+    let write = || files::replace(path, text.as_ref(), mode);
+    let written = write().or_else(|error| {
+        // On a full disk the room of the old file is all that there is, and Traefik's files can be made again.
+        if error.kind() != io::ErrorKind::StorageFull || fs::remove_file(path).is_err() {
+            return Err(error);
+        }
+        write()
+    });
     written.map_err(|error| FolderError::Io(path.to_owned(), error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_made_whatever_the_clock_says() {
+        for now in [Timestamp::MIN, Timestamp::UNIX_EPOCH, Timestamp::MAX] {
+            let folder = tempfile::tempdir().unwrap();
+            let pair = default_certificate(folder.path(), now).unwrap();
+            assert!(pair.certificate.is_file() && pair.key.is_file() && !pair.kept, "{now}");
+        }
+    }
 }

@@ -7,9 +7,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::marker::Marker;
+use crate::clock::Moment;
 
 /// A Traefik that is behind for longer is withdrawn.
 pub const PATIENCE: Duration = Duration::from_secs(2);
@@ -25,9 +24,9 @@ const PAST_MAX: usize = 64;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Behind {
     /// At the earliest: nobody had looked for a while before. By this a Traefik is withdrawn.
-    pub from: Instant,
+    pub from: Moment,
     /// When it was noticed here. By this changes go on without it.
-    pub noticed: Instant,
+    pub noticed: Moment,
 }
 
 /// The first time that some Traefik was seen to serve a state.
@@ -48,7 +47,7 @@ pub struct History {
     /// Epochs that are over, oldest first.
     past: VecDeque<String>,
     /// Epochs whose place isn't known, and when they were first seen.
-    strangers: BTreeMap<String, Instant>,
+    strangers: BTreeMap<String, Moment>,
     /// The epoch that each Traefik showed last.
     last: BTreeMap<String, String>,
     sightings: Vec<Sighting>,
@@ -65,7 +64,7 @@ impl History {
     }
 
     /// The Traefik at `url` serves this from the store. It may have done so since `from`; it is `now`.
-    pub fn see(&mut self, url: &str, marker: &Marker, from: Instant, now: Instant) {
+    pub fn see(&mut self, url: &str, marker: &Marker, from: Moment, now: Moment) {
         let epoch = &marker.epoch;
         let before = self.last.insert(url.to_owned(), epoch.clone());
         let is_over = self.past.contains(epoch);
@@ -95,7 +94,7 @@ impl History {
 
     /// Whether the state `a` is newer than `b`.
     #[must_use]
-    pub fn is_ahead(&self, a: (&str, u64), b: (&str, u64), now: Instant) -> bool {
+    pub fn is_ahead(&self, a: (&str, u64), b: (&str, u64), now: Moment) -> bool {
         if a.0 == b.0 {
             return a.1 > b.1;
         }
@@ -104,7 +103,7 @@ impl History {
 
     /// Since when something newer than this has been served; `None` if nothing newer was ever seen.
     #[must_use]
-    pub fn behind_since(&self, marker: &Marker, now: Instant) -> Option<Behind> {
+    pub fn behind_since(&self, marker: &Marker, now: Moment) -> Option<Behind> {
         let ahead = self.sightings.iter().filter(|seen| self.is_ahead((&seen.epoch, seen.n), marker.state(), now));
         ahead
             .map(|seen| seen.behind)
@@ -125,7 +124,7 @@ impl History {
     }
 
     /// An epoch's place in the order of epochs, if it is known.
-    fn rank(&self, epoch: &str, now: Instant) -> Option<usize> {
+    fn rank(&self, epoch: &str, now: Moment) -> Option<usize> {
         if self.current.as_deref() == Some(epoch) {
             return Some(usize::MAX);
         }
@@ -170,13 +169,13 @@ mod tests {
         Duration::from_secs(s)
     }
 
-    fn lag(history: &History, epoch: &str, n: u64, now: Instant) -> Option<u64> {
+    fn lag(history: &History, epoch: &str, n: u64, now: Moment) -> Option<u64> {
         history.behind_since(&marker(epoch, n), now).map(|behind| (now - behind.noticed).as_secs())
     }
 
     #[test]
     fn lag_counts_from_the_first_that_went_ahead() {
-        let (mut history, t) = (History::default(), Instant::now());
+        let (mut history, t) = (History::default(), Moment::now());
         history.see("a", &marker("e", 1), t, t);
         history.see("b", &marker("e", 1), t, t);
         assert_eq!(lag(&history, "e", 1, t + seconds(9)), None);
@@ -192,7 +191,7 @@ mod tests {
 
     #[test]
     fn a_traefik_that_moves_to_another_epoch_is_ahead() {
-        let (mut history, t) = (History::default(), Instant::now());
+        let (mut history, t) = (History::default(), Moment::now());
         history.see("a", &marker("old", 100), t, t);
         history.see("b", &marker("old", 100), t, t);
         history.see("a", &marker("new", 1), t + seconds(1), t + seconds(1));
@@ -208,7 +207,7 @@ mod tests {
 
     #[test]
     fn without_knowledge_of_their_order_no_epoch_is_behind() {
-        let (mut history, t) = (History::default(), Instant::now());
+        let (mut history, t) = (History::default(), Moment::now());
         history.see("a", &marker("x", 5), t, t);
         history.see("b", &marker("y", 1), t, t);
         let later = t + seconds(60);
@@ -220,7 +219,7 @@ mod tests {
 
     #[test]
     fn an_epoch_from_before_our_time_is_behind_after_a_moment() {
-        let (mut history, t) = (History::default(), Instant::now());
+        let (mut history, t) = (History::default(), Moment::now());
         history.store_has("now");
         history.see("a", &marker("now", 5), t, t);
         history.see("b", &marker("ancient", 900), t, t);
@@ -235,7 +234,7 @@ mod tests {
 
     #[test]
     fn a_full_memory_forgets_no_lag() {
-        let (mut history, t) = (History::default(), Instant::now());
+        let (mut history, t) = (History::default(), Moment::now());
         for n in 1..5000 {
             let now = t + Duration::from_millis(n);
             history.see("a", &marker("e", n), now, now);
@@ -249,7 +248,7 @@ mod tests {
         /// Against the whole history, kept in full: what nobody was ahead of has no lag, the rest has exactly its own.
         #[test]
         fn lag_is_what_the_whole_history_says(steps in prop::collection::vec((0u8..3, 0u64..6, 0u64..3), 1..40), asked in 0u64..50) {
-            let (mut history, t) = (History::default(), Instant::now());
+            let (mut history, t) = (History::default(), Moment::now());
             let (mut states, mut whole, mut now) = ([0u64; 3], Vec::new(), t);
             for (traefik, forward, pause) in steps {
                 now += seconds(pause);
@@ -265,7 +264,7 @@ mod tests {
         /// Whatever is seen in whatever order, no two states are ahead of each other.
         #[test]
         fn nobody_is_ahead_of_whom_he_is_behind(steps in prop::collection::vec((0u8..3, 0u8..4, 0u64..4, any::<bool>()), 0..40)) {
-            let (mut history, mut now) = (History::default(), Instant::now());
+            let (mut history, mut now) = (History::default(), Moment::now());
             for (traefik, epoch, n, told) in steps {
                 now += seconds(1);
                 if told {

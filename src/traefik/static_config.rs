@@ -46,8 +46,12 @@ pub struct Public {
     pub trusted: Trusted,
     /// Balancers that speak the PROXY protocol.
     pub proxy_protocol_ips: Vec<String>,
+    /// How long a request may take to arrive, its body included.
+    pub request_timeout: Duration,
     /// How long a connection may be idle, if it isn't Traefik's default.
     pub idle_timeout: Option<Duration>,
+    /// Request headers are removed whose names many servers read as another header's, such as `X_Given` for `X-Given`.
+    pub drop_alias_headers: bool,
     /// Where each request is logged, if anywhere.
     pub access_log: Option<AccessLog>,
 }
@@ -84,6 +88,12 @@ pub enum Private {
     /// At this address, and reached by way of routers of the dynamic file that ask for a key.
     Keyed(String),
 }
+
+/// The longest request line with headers, in bytes. Go adds 4,096 to it before it refuses with 431.
+pub const HEAD_BYTES_MAX: usize = 64 * 1024;
+
+/// How long a request to the private entry point may take to arrive: nothing there is longer than our own tree.
+const PRIVATE_REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The name of a private entry point that asks for a key.
 pub const KEYED_ENTRY_POINT: &str = "private";
@@ -181,7 +191,7 @@ impl StaticConfig {
 
     fn public_entry_point(&self, yaml: &mut String, name: &str, address: &str) {
         let _ = write!(yaml, "  {}:\n    address: {}\n", quoted(name), quoted(address));
-        self.transport(yaml);
+        self.public_transport(yaml);
         match &self.public.trusted {
             Trusted::Everybody => yaml.push_str(
                 "    forwardedHeaders:
@@ -201,41 +211,54 @@ impl StaticConfig {
             let ranges = list(&self.public.proxy_protocol_ips);
             let _ = write!(yaml, "    proxyProtocol:\n      trustedIPs: {ranges}\n");
         }
-        yaml.push_str(
-            "    http:
-      sanitizePath: false # paths reach the servers as sent, also with //
-      encodeQuerySemicolons: true # else ?a;b becomes ?a&b
-",
-        );
-        if self.version >= TraefikVersion::ALIAS_HEADERS {
-            yaml.push_str(
-                "      aliasHeadersStrategy: keep # names such as X_Under pass, and no warning at each start\n",
-            );
-        }
-        yaml.push_str("      encodedCharacters: # user names may hold any of them\n");
-        for character in ENCODED_CHARACTERS {
-            let _ = writeln!(yaml, "        allowEncoded{character}: true");
-        }
+        self.http(yaml);
         if self.public.tls {
             yaml.push_str("      tls: {}\n");
         }
     }
 
-    fn transport(&self, yaml: &mut String) {
+    /// What holds for the requests of every entry point, the redirecting and the private one too.
+    fn http(&self, yaml: &mut String) {
+        let _ = write!(
+            yaml,
+            "    http:
+      maxHeaderBytes: {HEAD_BYTES_MAX} # a longer head is answered with 431
+      sanitizePath: false # paths are passed on as sent, also with //
+      encodeQuerySemicolons: true # else ?a;b becomes ?a&b
+"
+        );
+        let strategy = if self.public.drop_alias_headers {
+            "delete # X_Given must not reach a server that reads it as X-Given"
+        } else {
+            "keep # names such as X_Under pass, and no warning at each start"
+        };
+        if self.version >= TraefikVersion::ALIAS_HEADERS {
+            let _ = writeln!(yaml, "      aliasHeadersStrategy: {strategy}");
+        } else if self.version >= TraefikVersion::UNDERSCORE_HEADERS {
+            let _ = writeln!(yaml, "      underscoreHeadersStrategy: {strategy}");
+        }
+        yaml.push_str("      encodedCharacters: # user names may hold any of them\n");
+        for character in ENCODED_CHARACTERS {
+            let _ = writeln!(yaml, "        allowEncoded{character}: true");
+        }
+    }
+
+    fn public_transport(&self, yaml: &mut String) {
+        self.transport(yaml, self.public.request_timeout, self.public.idle_timeout);
+    }
+
+    fn transport(&self, yaml: &mut String, request_timeout: Duration, idle_timeout: Option<Duration>) {
         let _ = write!(
             yaml,
             "    transport:
       respondingTimeouts:
-        readTimeout: 0s # the default cuts every upload that takes longer than 60 s
-"
+        readTimeout: {}ms # for the whole request, uploads too: Traefik has no limit for the head alone
+",
+            request_timeout.as_millis()
         );
-        if let Some(timeout) = self.public.idle_timeout {
+        if let Some(timeout) = idle_timeout {
             let _ = writeln!(yaml, "        idleTimeout: {}ms", timeout.as_millis());
         }
-        self.life_cycle(yaml);
-    }
-
-    fn life_cycle(&self, yaml: &mut String) {
         yaml.push_str("      lifeCycle:\n");
         if !self.accept.is_zero() {
             let _ = writeln!(yaml, "        requestAcceptGraceTimeout: {}ms", self.accept.as_millis());
@@ -245,20 +268,17 @@ impl StaticConfig {
 
     fn redirect_entry_point(&self, yaml: &mut String, address: &str, to: u16) {
         let _ = write!(yaml, "  {REDIRECT_ENTRY_POINT}:\n    address: {}\n", quoted(address));
-        self.transport(yaml);
+        self.public_transport(yaml);
+        self.http(yaml);
         let _ = write!(
             yaml,
-            "    http:
-      redirections:
+            "      redirections:
         entryPoint:
           to: \":{to}\"
           scheme: https
           permanent: true
 "
         );
-        if self.version >= TraefikVersion::ALIAS_HEADERS {
-            yaml.push_str("      aliasHeadersStrategy: keep\n");
-        }
     }
 
     fn private_entry_point(&self, yaml: &mut String) {
@@ -274,11 +294,8 @@ impl StaticConfig {
             quoted(address)
         );
         // As long as users come in, changes must be seen to arrive.
-        yaml.push_str("    transport:\n");
-        self.life_cycle(yaml);
-        if self.version >= TraefikVersion::ALIAS_HEADERS {
-            yaml.push_str("    http:\n      aliasHeadersStrategy: keep\n");
-        }
+        self.transport(yaml, PRIVATE_REQUEST_TIMEOUT, None);
+        self.http(yaml);
         let keyed = matches!(self.private, Private::Keyed(_));
         yaml.push_str(if keyed {
             "\napi:\n  dashboard: false\nping:\n  manualRouting: true\nmetrics:\n  prometheus:\n    manualRouting: true\n"

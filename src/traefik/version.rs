@@ -12,7 +12,9 @@ impl TraefikVersion {
     pub const NEWEST_KNOWN: Self = Self(3, 7, 15);
     /// The oldest release that is supported.
     pub const FLOOR: Self = Self(3, 7, 9);
-    /// From here on there is `aliasHeadersStrategy`; an older Traefik doesn't start with it.
+    /// From here on there is `underscoreHeadersStrategy`; an older Traefik doesn't start with it.
+    pub const UNDERSCORE_HEADERS: Self = Self(3, 7, 9);
+    /// From here on there is `aliasHeadersStrategy`, which takes its place; an older Traefik doesn't start with it.
     pub const ALIAS_HEADERS: Self = Self(3, 7, 12);
 
     /// Finds the version in what `traefik version` prints.

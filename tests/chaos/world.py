@@ -235,6 +235,8 @@ class World:
             command += ["--snapshot-dir", self.folder / f"pointsman-{n}" / "snapshot"]
         if self.has_flag("--own-root-key"):
             command += ["--own-root-key"]
+        if self.has_flag("--allow-revision-bump"):
+            command += ["--allow-revision-bump"]
         environment = {"CONFIGPROXY_AUTH_TOKEN": self.token}
         if self.clock_shim:
             self.clock_file(n).parent.mkdir(parents=True, exist_ok=True)

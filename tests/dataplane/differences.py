@@ -22,8 +22,9 @@ REASONS = {
     "failures": (
         "A server that fails",
         "Traefik answers 502 or 504 if a server can't be reached or hangs up, which becomes CHP's 503, "
-        "but 500 if what comes back is no HTTP or if a certificate isn't trusted. A 500 has no page of "
-        "ours, for a server's own 500 must pass.",
+        "but 500 if what comes back is no HTTP, which a second `chunked` is for Go, or if a certificate isn't "
+        "trusted. A 500 has no page of ours, for a server's own 500 must pass, and nothing in Traefik's configuration "
+        "tells one from the other; Traefik's log has the cause at level debug.",
     ),
     "own-5xx": (
         "A server's own 502 and 504",
@@ -93,7 +94,25 @@ REASONS = {
     ),
     "big": (
         "Large heads",
-        "CHP's limit is 16 KB, Traefik's 1 MB.",
+        "CHP's limit is 16 KB. Traefik's, as Pointsman sets it, is 64 KB; Go adds 4 KB to it.",
+    ),
+    "alias": (
+        "Names that servers read as one",
+        "CGI and WSGI read `X_Custom` and `X.Custom` as `X-Custom`. Where servers rely on a header, because of "
+        "`--custom-header`, `--middlewares` or `--trusted-ips`, Traefik removes all request headers with other "
+        "characters than letters, digits and dashes. CHP passes them, and so does Pointsman without these settings.",
+    ),
+    "half-closed": (
+        "Clients that close their side of the connection",
+        "Neither answers: CHP ends the connection, Traefik sends and logs 499, for Go takes the end of what a client "
+        "sends for the end of the client. Traefik has no setting for it. Browsers and HTTP libraries don't close their "
+        "side. The API does answer.",
+    ),
+    "slow": (
+        "Clients that are slow to ask",
+        "CHP ends a connection whose head has not come within 60 s, and one whose request has not come within 300 s, "
+        "which cuts long uploads. Traefik has one limit for head and body together: `--request-timeout`, two hours if "
+        "nothing else is said. It ends silent connections too.",
     ),
     "reason": (
         "Reason phrases",
@@ -188,6 +207,10 @@ LISTED = {
         "cuts its head: POST": ("503", "500"),
         "a certificate nobody trusts": ("503", "500"),
         "a certificate nobody trusts: POST": ("503", "500"),
+    },
+    ("failures", "plain: a server that says chunked twice"): {
+        "two lines": ("200, hi", "500, Internal Server Error"),
+        "one line": ("200, hi", "500, Internal Server Error"),
     },
     ("failures", "client-ssl: servers with TLS"): {
         "/stranger": ("503", "500"),
@@ -343,7 +366,21 @@ LISTED = {
     },
     ("big", "plain: large heads"): {
         "20 KB": ("431", "arrives"),
-        "100 KB": ("431", "arrives"),
+        "60 KB": ("431", "arrives"),
+    },
+    ("alias", "custom-header: names that servers read as a custom header's"): {
+        "X_Custom": ("mine", "(nothing)"),
+        "X.Custom": ("mine", "(nothing)"),
+        "x~custom": ("mine", "(nothing)"),
+        "X_Under": ("mine", "(nothing)"),
+    },
+    ("half-closed", "plain: a client that closes its side after its request"): {
+        "GET": ("closed", "499"),
+        "POST": ("closed", "499"),
+    },
+    ("slow", "plain: clients that are slow to ask"): {
+        "silent: ended within 110 s": ("yes", "no"),
+        "half a head: ended within 110 s": ("yes", "no"),
     },
     ("reason", "plain: a server's own reason phrase"): {
         "reason": ("Fine By Me", "OK"),
@@ -465,6 +502,11 @@ LISTED = {
         "the root": ("301, https://hub.example:443/", "301, https://hub.example/"),
         "PUT": ("301, https://hub.example:443/x", "308, https://hub.example/x"),
         "health": ("301, https://hub.example:443/_chp_healthz", "301, https://hub.example/_chp_healthz"),
+        "two slashes": ("301, https://hub.example:443/user/a//b", "301, https://hub.example/user/a//b"),
+        "encoded characters": (
+            "301, https://hub.example:443/a%2Fb%5C%3F%23%25%3B",
+            "301, https://hub.example/a%2Fb%5C%3F%23%25%3B",
+        ),
     },
     ("redirect", "redirect-to another port: the port"): {
         "HEAD": ("301, https://hub.example:8443/x", "308, https://hub.example:8443/x"),

@@ -77,7 +77,7 @@ impl Replica {
     async fn add(&self, path: &str, target: &str) {
         let target = Target::parse(target).expect("valid");
         eventually("an added route", PATIENCE, || async {
-            let added = self.control.add(spec(path), target.clone(), RouteData::new()).await;
+            let added = self.control.add(spec(path), target.clone(), RouteData::new(), None).await;
             added.map_err(|e| e.to_string())
         })
         .await;

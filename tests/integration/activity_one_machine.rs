@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
 
 use jiff::Timestamp;
@@ -74,17 +73,6 @@ async fn visit(machine: &OneMachine, path: &str) -> u16 {
 /// The time, in whole milliseconds.
 fn now() -> Timestamp {
     Timestamp::from_millisecond(Timestamp::now().as_millisecond()).expect("in range")
-}
-
-/// The number of the process that is Traefik now.
-fn traefik(machine: &OneMachine) -> Option<u32> {
-    let tasks = std::fs::read_dir(format!("/proc/{}/task", machine.process.pid())).expect("its threads").flatten();
-    let children = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
-    let children: Vec<String> =
-        children.flat_map(|list| list.split(' ').map(str::to_owned).collect::<Vec<_>>()).collect();
-    let is_traefik =
-        |pid: &&String| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "traefik");
-    children.iter().find(is_traefik).and_then(|pid| pid.parse().ok())
 }
 
 /// Servers and users of theirs who do something every second, for as long as this lives.
@@ -229,11 +217,9 @@ async fn a_stop_keeps_it_and_a_killed_traefik_is_no_use() {
     let last = times(&machine).await;
     assert_eq!(last, seen);
 
-    let first = traefik(&machine).expect("it runs");
-    let killed = Command::new("kill").args(["-s", "KILL", &first.to_string()]).status();
-    assert!(killed.is_ok_and(|status| status.success()), "{first} can't be killed");
+    let first = machine.kill_traefik();
     eventually("another Traefik has the routes", PATIENCE, || async {
-        match (traefik(&machine), visit(&machine, "/_chp_healthz").await) {
+        match (machine.traefik(), visit(&machine, "/_chp_healthz").await) {
             (Some(pid), 200) if pid != first => Ok(()),
             other => Err(format!("{other:?}\n{}", machine.process.log())),
         }

@@ -232,7 +232,7 @@ impl World {
         for path in PATHS {
             let target = Target::parse("http://127.0.0.1:9").expect("valid");
             eventually("an added route", PATIENCE, || async {
-                control.add(spec(path), target.clone(), RouteData::new()).await.map_err(|e| e.to_string())
+                control.add(spec(path), target.clone(), RouteData::new(), None).await.map_err(|e| e.to_string())
             })
             .await;
             world.routes.push(control.get(&spec(path)).await.expect("readable").expect("it is there"));

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use pointsman::api::auth::{AuthSettings, JwtSettings};
+use pointsman::route::RouteSpec;
 use rcgen::{
     KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PKCS_RSA_SHA256, SignatureAlgorithm,
 };
@@ -322,6 +323,11 @@ async fn a_token_for_some_routes_is_good_for_no_others() {
     ] {
         assert_eq!(call(&api, line, &token).await.status, expected, "{line}");
     }
+    let below = || api.routes.below.lock().expect("nobody panics with it").clone();
+    let jane = RouteSpec::from_decoded("/user/jane").expect("valid");
+    assert_eq!(below(), Some(vec![jane]), "its routes fill a share of the table at most");
+    api.add("/user/janet", "http://x").await;
+    assert_eq!(below(), None, "and those of who may do everything all of it");
     let everything = signer.token(json!({"routes": ["/x", "/"]}));
     assert_eq!(status(&api, &everything).await, 200);
     assert_eq!(status(&api, &signer.token(json!({"routes": []}))).await, 403);

@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 use pointsman::api::listen::{Limits, Listener};
 use pointsman::lifecycle::Lifecycle;
 use rstest::rstest;
+use tokio::net::{TcpStream, UnixStream};
+use tokio::task::JoinSet;
 
 use crate::support::api::{Api, Fault, TOKEN, request};
-use crate::support::http::{Connection, PATIENCE};
+use crate::support::http::{BURST, Connection, PATIENCE, connect_within_a_second};
 
 const FLAGS: &str = "--api-ip, --api-port";
 
@@ -17,7 +19,7 @@ async fn has_ipv6() -> bool {
 }
 
 async fn connects(ip: IpAddr, port: u16) -> bool {
-    tokio::net::TcpStream::connect(SocketAddr::new(ip, port)).await.is_ok()
+    TcpStream::connect(SocketAddr::new(ip, port)).await.is_ok()
 }
 
 #[rstest]
@@ -143,4 +145,22 @@ async fn listening_ends_with_the_lifecycle_only() {
     drop(connection);
     lifecycle.stop();
     tokio::time::timeout(PATIENCE, lifecycle.finished()).await.expect("ends").expect("nothing crashed");
+}
+
+#[tokio::test]
+async fn a_burst_of_connections_waits_in_the_queue() {
+    let listener = Listener::bind(FLAGS, "127.0.0.1", 0, Limits::default()).await.expect("listens");
+    let address = listener.addresses()[0];
+    let mut burst = JoinSet::new();
+    for _ in 0..BURST {
+        burst.spawn(async move { connect_within_a_second(TcpStream::connect(address)).await });
+    }
+    assert_eq!(burst.join_all().await.len(), BURST);
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("api.sock");
+    let _listener = Listener::bind_unix("--api-socket", &path, Limits::default()).await.expect("listens");
+    let mut open = Vec::new();
+    for _ in 0..BURST {
+        open.push(connect_within_a_second(UnixStream::connect(&path)).await);
+    }
 }

@@ -100,6 +100,29 @@ async fn one_line_a_call() {
 }
 
 #[tokio::test]
+async fn what_a_client_without_a_token_repeats_is_written_once() {
+    let (log, _guard) = Log::catch();
+    let api = Api::start().await;
+    for _ in 0..20 {
+        api.call_as("GET /api/routes", "Authorization: token wrong\r\n", "").await;
+        api.call_as("DELETE /api/routes/a", "", "").await;
+        api.call_as("POST /elsewhere", "", "").await;
+        api.call("DELETE /api/routes/b", "").await;
+    }
+    api.routes.break_with(Fault::Fail(ControlError::Unavailable("etcd is away".into())));
+    for _ in 0..20 {
+        api.call("DELETE /api/routes/c", "").await;
+    }
+    let written: Vec<_> = log.calls().into_iter().filter(|line| !line.contains("DEBUG ")).collect();
+    let about = |part: &str| written.iter().filter(|line| line.contains(part)).count();
+    assert_eq!(about("the token is not one of ours"), 1, "{written:#?}");
+    assert_eq!(about("DELETE /api/routes/a 403 in "), 1, "{written:#?}");
+    assert_eq!(about("POST /elsewhere 404 in "), 1, "{written:#?}");
+    assert_eq!(about("peer=127.0.0.1"), written.len(), "{written:#?}");
+    assert_eq!((about("DELETE /api/routes/b 404"), about("DELETE /api/routes/c 503")), (20, 20), "{written:#?}");
+}
+
+#[tokio::test]
 async fn an_open_api_is_announced_loudly() {
     let (log, _guard) = Log::catch();
     let setup =

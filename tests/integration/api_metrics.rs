@@ -10,13 +10,13 @@ use jiff::Timestamp;
 use pointsman::activity::traffic::Traffic;
 use pointsman::api::auth::{AuthSettings, Authenticator};
 use pointsman::api::listen::{Limits, Listener};
-use pointsman::api::metrics::{Metrics, Sources, Traefiks, router};
+use pointsman::api::metrics::{Metrics, Sockets, Sources, Traefiks, router};
 use pointsman::api::{self, ApiSettings, ApiState};
 use pointsman::clock::SystemClock;
-use pointsman::control::{ControlPlane, Counts, Kept, Routes, Settings};
+use pointsman::control::{ControlPlane, Counts, Kept, Room, Routes, Settings};
 use pointsman::lifecycle::{Lifecycle, Readiness};
 use pointsman::route::record::RecordKeys;
-use pointsman::route::{RouteSpec, Target};
+use pointsman::route::{RouteSpec, Target, Weight};
 use pointsman::store::memory::MemoryStore;
 use pointsman::traefik::bucket::Sizes;
 use pointsman::traefik::client::Access;
@@ -74,6 +74,7 @@ impl World {
                 let restarts = restarts.clone();
                 Box::new(move || restarts.load(Ordering::Relaxed))
             }),
+            sockets: vec![("users", Box::new(|| Sockets { open: 12, max: 2048, limit_reached: 3 }))],
             kept: Some(Box::new(|| Some(Kept { newest: Some((Duration::from_secs(7), 4321)), failures: 3 }))),
             fallback: Some(Box::new(|| true)),
             traffic: Some(Box::new(move || traffic.clone())),
@@ -193,6 +194,9 @@ async fn what_other_rooms_know_is_asked_at_each_scrape() {
         (r#"pointsman_traefik_lag_seconds{traefik="http://t:1"}"#, Some(2.5), Some(2.5)),
         (r#"pointsman_traefik_router_errors{traefik="http://t:1"}"#, Some(4.0), Some(4.0)),
         ("pointsman_changes_without_laggard_total", Some(5.0), Some(5.0)),
+        (r#"pointsman_socket_connections{of="users"}"#, Some(12.0), Some(12.0)),
+        (r#"pointsman_socket_connections_max{of="users"}"#, Some(2048.0), Some(2048.0)),
+        (r#"pointsman_socket_connections_limit_reached_total{of="users"}"#, Some(3.0), Some(3.0)),
         ("pointsman_traefik_restarts_total", Some(0.0), Some(3.0)),
         ("pointsman_activity_age_seconds", Some(1.5), Some(1.5)),
         ("pointsman_activity_holder", Some(1.0), Some(1.0)),
@@ -253,7 +257,7 @@ async fn the_control_plane_counts_its_commits_and_waits() {
     let settings = Settings {
         records: RecordKeys::new("pointsman/hub"),
         sizes: Sizes::default(),
-        routes_max: 10,
+        room: Room { max: Weight { routes: 10, bytes: 1 << 20 }, share_percent: 100 },
         ..crate::control::settings("web")
     };
     let fleet = Arc::new(Fleet::new(Access::etcd()));
@@ -269,7 +273,7 @@ async fn the_control_plane_counts_its_commits_and_waits() {
     // No Traefik is there, so nobody waits with success; but the commit is made, and the wait is counted.
     let target = Target::parse("http://x").expect("valid");
     let spec = RouteSpec::from_decoded("/a").expect("valid");
-    control.add(spec, target, serde_json::Map::new()).await.expect_err("no Traefik");
+    control.add(spec, target, serde_json::Map::new(), None).await.expect_err("no Traefik");
     assert!(counts.commits() >= 1);
     assert_eq!(counts.failures(), 0);
     assert_eq!(counts.traefik_waits.read().count, 1);

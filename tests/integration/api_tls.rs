@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pointsman::api::listen::tls::{Protocols, Tls, TlsSettings};
+use pointsman::api::listen::tls::{Protocols, Tls, TlsSettings, check_pair};
 use rstest::rstest;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -216,6 +216,71 @@ async fn until_shown(world: &World, address: SocketAddr, cert: &Path) {
     while Client::of(world).shown(address).await != wanted {
         assert!(Instant::now() < deadline, "the new certificate is never shown");
         tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// A certificate of a key of 1,024 bits, and the key in both forms that openssl writes. Nothing trusts them.
+const SHORT: [&str; 3] = [
+    "-----BEGIN CERTIFICATE-----
+MIIB9DCCAV2gAwIBAgIUeldCT513uUJh4/8cA3R67k4/xJkwDQYJKoZIhvcNAQEL
+BQAwDDEKMAgGA1UEAwwBeDAeFw0yNjEyMDEwMzE4MTRaFw0yNjEyMzEwMzE4MTRa
+MAwxCjAIBgNVBAMMAXgwgZ8wDQYJKoZIhvcNAQEBBQADgY0AMIGJAoGBAO0OmaYA
+1bfPM8t6Wm24X4sXzs7N12k2xXIjsjs4p2b5aaXXN8iQkDYomQV6Yn1atJ4a3fBe
+bTt7xPhwy2DVnJSPKwSiRzQmBvB2QU2tZL826sOF15I7+eaxXVE4cFFZOF4mYIia
+dNgwaKRt01g5gbCbKmif3wAVT0wQv01eM4gRAgMBAAGjUzBRMB0GA1UdDgQWBBQQ
+cJKRMFHL++ZQvqvOINR8NsLO1DAfBgNVHSMEGDAWgBQQcJKRMFHL++ZQvqvOINR8
+NsLO1DAPBgNVHRMBAf8EBTADAQH/MA0GCSqGSIb3DQEBCwUAA4GBAEPokCaPovsa
+/UpZOGScxKkA8oDTXO0xPZb0IgR6Tne1Nh3MyYNy565epYMx9LW2p9TE0LYsOWdF
+C706/5Ngx5CSgRV8kPHZxWtRYeVLxxqB3fxO1/mTxeQW9ms+17oQeoRmtyXzwQjN
+hT0neI+q9JHLJsHvBJLtcGEUuTWjS2zr
+-----END CERTIFICATE-----",
+    "-----BEGIN PRIVATE KEY-----
+MIICdgIBADANBgkqhkiG9w0BAQEFAASCAmAwggJcAgEAAoGBAO0OmaYA1bfPM8t6
+Wm24X4sXzs7N12k2xXIjsjs4p2b5aaXXN8iQkDYomQV6Yn1atJ4a3fBebTt7xPhw
+y2DVnJSPKwSiRzQmBvB2QU2tZL826sOF15I7+eaxXVE4cFFZOF4mYIiadNgwaKRt
+01g5gbCbKmif3wAVT0wQv01eM4gRAgMBAAECgYAMUBHS+YAgR/bcvsIrqMPtqZLo
+UvC5WkrvHsOHJ+4p/xJptsAC/t8+sOUhz7WF5Uw0Whjk/0KVMFyOuu0VXoL/ashp
+1lNUbbWpZFjDzo3Jr67zVxMkVlR2eTx2XpXX2PI7T/WeWT+WfeODz5dCZzSNRIvW
+vYgu6MCaEMVT19KwAQJBAPmlNYeRSRJ9bTcWpEwpBCSLusq6BJjNaLW7VO108rLE
+1sFbWGNZKB8d7BfF9ziVzWY0LozHbD/UiqHsTg/lzNECQQDzF1xI8xQ1+Xx6RDhS
+X4K1EX7NR2ltkTUOXSB2lc8/tuTJH8m4UPPxQPdGerp2nyRnHbAx22E5sLEV042C
+J9dBAkEAo5JxUYOLancOYYMPYeuaEEwRtxVNP8WPL0wwaGoxP5sjz4uHjYj0dfcI
+I8eNpeDZtXbJbWqZbfVYZKJNv7LlkQJAVjHkUSGP+wt5rcjex6aCLD4F3jgCFA22
+6F7xEdtQ32C0gvQ4jJh3xwWoKF+AGmuXdtC6FxOYx+H1CK44sPv7gQJAVui7cIaO
+HzfJF5s+sgjYYjKBa33uzZDVep/emL6u9X0jmDMnRI153Qsf84n8XJUXW/zUmSfh
+fxSys12SYzaccw==
+-----END PRIVATE KEY-----",
+    "-----BEGIN RSA PRIVATE KEY-----
+MIICXAIBAAKBgQDtDpmmANW3zzPLelptuF+LF87OzddpNsVyI7I7OKdm+Wml1zfI
+kJA2KJkFemJ9WrSeGt3wXm07e8T4cMtg1ZyUjysEokc0JgbwdkFNrWS/NurDhdeS
+O/nmsV1ROHBRWTheJmCImnTYMGikbdNYOYGwmypon98AFU9MEL9NXjOIEQIDAQAB
+AoGADFAR0vmAIEf23L7CK6jD7amS6FLwuVpK7x7DhyfuKf8SabbAAv7fPrDlIc+1
+heVMNFoY5P9ClTBcjrrtFV6C/2rIadZTVG21qWRYw86Nya+u81cTJFZUdnk8dl6V
+19jyO0/1nlk/ln3jg8+XQmc0jUSL1r2ILujAmhDFU9fSsAECQQD5pTWHkUkSfW03
+FqRMKQQki7rKugSYzWi1u1TtdPKyxNbBW1hjWSgfHewXxfc4lc1mNC6Mx2w/1Iqh
+7E4P5czRAkEA8xdcSPMUNfl8ekQ4Ul+CtRF+zUdpbZE1Dl0gdpXPP7bkyR/JuFDz
+8UD3Rnq6dp8kZx2wMdthObCxFdONgifXQQJBAKOScVGDi2p3DmGDD2HrmhBMEbcV
+TT/Fjy9MMGhqMT+bI8+Lh42I9HX3CCPHjaXg2bV2yW1qmW31WGSiTb+y5ZECQFYx
+5FEhj/sLea3I3semgiw+Bd44AhQNtuhe8RHbUN9gtIL0OIyYd8cFqChfgBprl3bQ
+uhcTmMfh9QiuOLD7+4ECQFbou3CGjh83yRebPrII2GIygWt97s2Q1Xqf3pi+rvV9
+I5gzJ0SNed0LH/OJ/FyVF1v81Jkn4X8UsrNdkmM2nHM=
+-----END RSA PRIVATE KEY-----",
+];
+
+#[test]
+fn a_key_that_is_too_short_is_refused_by_its_length() {
+    let world = World::new();
+    let [cert, pkcs8, pkcs1] = SHORT;
+    let file = |name: &str, text: &str| {
+        let path = world.folder.path().join(name);
+        std::fs::write(&path, text).expect("written");
+        path
+    };
+    let cert = file("short.pem", cert);
+    for (name, text) in [("pkcs8.pem", pkcs8), ("pkcs1.pem", pkcs1)] {
+        let error = check_pair("--ssl", &cert, &file(name, text)).expect_err("too short").to_string();
+        assert!(error.starts_with("--ssl-key "), "{error}");
+        assert!(error.contains("its RSA key has 1024 bits, and at least 2048 are needed"), "{error}");
     }
 }
 

@@ -154,11 +154,7 @@ async fn a_healthy_system_is_told_to_be_and_each_fault_in_it_is_named() {
         etcd.put(key, "{}", None).await.unwrap();
     }
     let records = system.check(&[], &[TOKEN]);
-    says(
-        &records,
-        1,
-        &["PROBLEM  etcd", "pointsman/hub/routes/user/jane (", "add each route again, or remove its key"],
-    );
+    says(&records, 1, &["PROBLEM  etcd", "pointsman/hub/routes/user/jane (", "add each route again, or delete it"]);
     says(&records, 1, &["keys that are none of ours lie below 'pointsman/hub/': pointsman/hub/notes; remove them"]);
     let other = system.check(&[("--installation", "physics")], &[TOKEN]);
     says(&other, 1, &["PROBLEM  etcd", "without a name", "'physics'", "--installation"]);

@@ -142,6 +142,10 @@ async fn what_a_start_would_meet_is_said_before_it() {
     server.process.kill();
     let stopped = machine.check(&[], &[TOKEN]);
     says(&stopped, 0, &["can be read, and holds 1 routes", "pointsman does not run there"]);
+    let allow = |mode| std::fs::set_permissions(machine.data(), std::fs::Permissions::from_mode(mode)).unwrap();
+    allow(0o770);
+    says(&machine.check(&[], &[TOKEN]), 1, &["PROBLEM  folder", "other users may write", "chmod go-w"]);
+    allow(0o700);
     std::fs::write(machine.data().join("routes.redb"), "rubbish").unwrap();
     says(&machine.check(&[], &[TOKEN]), 1, &["PROBLEM  folder", "is damaged"]);
 }

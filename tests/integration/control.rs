@@ -6,10 +6,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use pointsman::clock::SystemClock;
-use pointsman::control::{ControlError, ControlPlane, Routes, Settings};
+use pointsman::control::{ControlError, ControlPlane, Room, Routes, Settings};
 use pointsman::lifecycle::{Lifecycle, Readiness};
 use pointsman::route::record::{self, Head, RecordKeys};
-use pointsman::route::{Route, RouteData, RouteSpec, Target};
+use pointsman::route::{Route, RouteData, RouteSpec, Target, Weight};
 use pointsman::store::memory::MemoryStore;
 use pointsman::store::{Guard, Op, SharedStore, Store, Txn, TxnLimits};
 use pointsman::traefik::bucket::Sizes;
@@ -46,13 +46,15 @@ pub(crate) fn settings(entry_point: &str) -> Settings {
             entry_points: vec![entry_point.into()],
             space: Space::Paths,
             pages_url: None,
+            pages_get_address: false,
             middlewares: Vec::new(),
             servers: fixed::Servers::default(),
         },
         sizes: Sizes { split_above: 10, split_down_to: 5, merge_below: 4, group_min: 2 },
-        routes_max: 100,
+        room: Room { max: Weight { routes: 100, bytes: 1 << 20 }, share_percent: 10 },
         adopt_layout: false,
         own_root_key: false,
+        allow_revision_bump: true,
         deliver: false,
         snapshots: None,
         installation: None,
@@ -85,7 +87,7 @@ pub(crate) fn target(port: u16) -> Target {
 }
 
 pub(crate) async fn add(replica: &Replica, path: &str, port: u16) -> Result<(), ControlError> {
-    replica.control.add(spec(path), target(port), RouteData::new()).await
+    replica.control.add(spec(path), target(port), RouteData::new(), None).await
 }
 
 pub(crate) async fn table(replica: &Replica) -> BTreeMap<String, String> {
@@ -160,7 +162,7 @@ async fn an_answer_waits_for_every_traefik() {
     slow.hold(true);
     let mut adding = tokio::task::spawn({
         let control = replica.control.clone();
-        async move { control.add(spec("/user/jane"), target(2), RouteData::new()).await }
+        async move { control.add(spec("/user/jane"), target(2), RouteData::new(), None).await }
     });
     eventually("the state", Duration::from_secs(5), || async { is_projected(&store).await }).await;
     assert!(timeout(Duration::from_millis(300), &mut adding).await.is_err(), "answered although one Traefik is behind");
@@ -270,7 +272,7 @@ async fn replicas_agree() {
             if i % 5 == 4 {
                 control.remove(path).await.map(drop)
             } else {
-                control.add(path, target(i + 1), RouteData::new()).await
+                control.add(path, target(i + 1), RouteData::new(), None).await
             }
         });
     }
@@ -363,7 +365,9 @@ async fn more_than_one_transaction_holds() {
     let mut calls = tokio::task::JoinSet::new();
     for i in 0..90u16 {
         let control = replica.control.clone();
-        calls.spawn(async move { control.add(spec(&format!("/user/u{i}")), target(i + 1), RouteData::new()).await });
+        calls.spawn(
+            async move { control.add(spec(&format!("/user/u{i}")), target(i + 1), RouteData::new(), None).await },
+        );
     }
     while let Some(call) = calls.join_next().await {
         call.expect("no panic").expect("done");
@@ -378,12 +382,58 @@ async fn a_full_table_is_told() {
     let store = MemoryStore::new();
     let traefik = FakeTraefik::start(Arc::new(store.clone()), "traefik").await;
     let mut settings = settings("web");
-    settings.routes_max = 2;
+    settings.room.max.routes = 2;
     let replica = replica_with(Arc::new(store.clone()), &[&traefik], settings);
     add(&replica, "/a", 1).await.expect("routed");
     add(&replica, "/b", 1).await.expect("routed");
     assert!(matches!(add(&replica, "/c", 1).await, Err(ControlError::TooManyRoutes { max: 2 })));
     add(&replica, "/b", 2).await.expect("a change is no new route");
+}
+
+#[tokio::test]
+async fn a_table_with_too_many_bytes_is_told() {
+    let store = MemoryStore::new();
+    let traefik = FakeTraefik::start(Arc::new(store.clone()), "traefik").await;
+    let mut settings = settings("web");
+    settings.room.max.bytes = 10_000;
+    let replica = replica_with(Arc::new(store.clone()), &[&traefik], settings);
+    let sized = |bytes: usize| RouteData::from_iter([("x".to_owned(), "y".repeat(bytes).into())]);
+    let add = |path: &str, bytes| replica.control.add(spec(path), target(1), sized(bytes), None);
+    add("/a", 4_000).await.expect("routed");
+    add("/b", 4_000).await.expect("routed");
+    for path in ["/c", "/b"] {
+        let refused = add(path, 6_000).await.expect_err("no room");
+        assert!(matches!(refused, ControlError::TooManyBytes { max: 10_000 }), "{path}: {refused}");
+        assert!(refused.to_string().contains("10000 bytes") && refused.to_string().contains("--max-table-bytes"));
+    }
+    add("/b", 100).await.expect("smaller");
+    add("/c", 4_000).await.expect("room again");
+    let bytes: usize = keys(&store, "p/hub/routes/").await.values().map(String::len).sum();
+    assert!(bytes <= 10_000, "{bytes}");
+}
+
+#[tokio::test]
+async fn a_caller_of_some_prefixes_fills_its_share_only() {
+    let store = MemoryStore::new();
+    let traefik = FakeTraefik::start(Arc::new(store.clone()), "traefik").await;
+    let mut settings = settings("web");
+    settings.room = Room { max: Weight { routes: 30, bytes: 100_000 }, share_percent: 10 };
+    let replica = replica_with(Arc::new(store.clone()), &[&traefik], settings);
+    let below = [spec("/user/jane"), spec("/user/jane/x")];
+    let sized = |bytes: usize| RouteData::from_iter([("x".to_owned(), "y".repeat(bytes).into())]);
+    let add = |path: &str, bytes| replica.control.add(spec(path), target(1), sized(bytes), Some(&below));
+    // Somebody else's routes there count as well.
+    replica.control.add(spec("/user/jane"), target(1), sized(1), None).await.expect("routed");
+    add("/user/jane/x/1", 1).await.expect("routed");
+    let heavy = add("/user/jane/x/2", 10_000).await.expect_err("its bytes are used up");
+    assert!(matches!(heavy, ControlError::ShareIsFull { max: Weight { routes: 3, bytes: 10_000 } }), "{heavy}");
+    add("/user/jane/x/2", 1).await.expect("routed");
+    let more = add("/user/jane/x/3", 1).await.expect_err("its routes are used up");
+    assert!(more.to_string().contains("more than 3") && more.to_string().contains("--jwt-table-percent"), "{more}");
+    add("/user/jane/x/2", 2).await.expect("a change is no new route");
+    // Others have room, and so has who may change everything.
+    replica.control.add(spec("/user/bob"), target(1), sized(1), Some(&[spec("/user/bob")])).await.expect("routed");
+    replica.control.add(spec("/user/jane/x/3"), target(1), sized(1), Some(&[spec("/")])).await.expect("routed");
 }
 
 #[tokio::test]
@@ -422,6 +472,12 @@ async fn a_record_that_cannot_be_read_freezes_its_route() {
     let put = Op::Put { key: "p/hub/routes/user/jane".into(), value: b"{\"v\":99}".to_vec() };
     store.commit(Txn { guards: vec![], ops: vec![put] }).await.expect("committed");
     add(&first, "/user/bob", 3).await.expect("routed");
+    // The very route that was last good mends the record.
+    add(&first, "/user/jane", 2).await.expect("routed");
+    let mended = &keys(&store, "p/hub/routes/user/jane").await["p/hub/routes/user/jane"];
+    assert_eq!(record::parse(mended.as_bytes()).expect("a record").target, target(2));
+    let put = Op::Put { key: "p/hub/routes/user/jane".into(), value: b"{\"v\":99}".to_vec() };
+    store.commit(Txn { guards: vec![], ops: vec![put] }).await.expect("committed");
     drop(first);
     // One that has never seen the good version leaves the keys alone too.
     let second = replica(Arc::new(store.clone()), &[&traefik]);
@@ -429,4 +485,56 @@ async fn a_record_that_cannot_be_read_freezes_its_route() {
     let mut targets = keys_of_targets(&store).await;
     targets.sort();
     assert_eq!(targets, ["http://127.0.0.1:2", "http://127.0.0.1:3", "http://127.0.0.1:4"]);
+}
+
+#[tokio::test]
+async fn a_record_that_cannot_be_read_is_deleted_with_its_route() {
+    let store = MemoryStore::new();
+    let traefik = FakeTraefik::start(Arc::new(store.clone()), "traefik").await;
+    let first = replica(Arc::new(store.clone()), &[&traefik]);
+    add(&first, "/", 1).await.expect("routed");
+    add(&first, "/user/jane", 2).await.expect("routed");
+    drop(first);
+    // As a version wrote it that took data of any depth: inside of a record it is too deep to be read.
+    let deep = format!("{}{}", "[".repeat(126), "]".repeat(126));
+    let record = format!(
+        r#"{{"v":1,"spec":"/user/jane","target":"http://127.0.0.1:2","data":{{"x":{deep}}},"n":2,"created":"2026-01-01T00:00:00Z"}}"#
+    );
+    let put = |key: &str, value: &str| Op::Put { key: key.into(), value: value.into() };
+    let planted = vec![
+        put("p/hub/routes/user/jane", &record),
+        // The same route in a spelling that is not ours: no record of any route.
+        put("p/hub/routes/user/%6aane", &record),
+    ];
+    store.commit(Txn { guards: vec![], ops: planted }).await.expect("committed");
+    let second = replica(Arc::new(store.clone()), &[&traefik]);
+    assert_eq!(table(&second).await.len(), 1);
+    assert_eq!(keys_of_targets(&store).await.len(), 2, "it is still routed");
+    assert!(second.control.remove(spec("/user/jane")).await.expect("deleted"), "it was there");
+    assert_eq!(keys_of_targets(&store).await, ["http://127.0.0.1:1"]);
+    assert!(!keys(&store, "p/hub/routes/").await.contains_key("p/hub/routes/user/jane"));
+    assert!(!second.control.remove(spec("/user/jane")).await.expect("answered"), "and is gone");
+    // A stranger that goes takes no route along.
+    add(&second, "/user/jane", 3).await.expect("routed");
+    let delete = Op::Delete { key: "p/hub/routes/user/%6aane".into() };
+    store.commit(Txn { guards: vec![], ops: vec![delete] }).await.expect("committed");
+    add(&second, "/user/bob", 4).await.expect("routed");
+    assert_eq!(table(&second).await.len(), 3);
+    assert_eq!(keys_of_targets(&store).await.len(), 3);
+}
+
+#[tokio::test]
+async fn what_could_not_be_read_again_is_not_written() {
+    let store = MemoryStore::new();
+    let traefik = FakeTraefik::start(Arc::new(store.clone()), "traefik").await;
+    let replica = replica(Arc::new(store.clone()), &[&traefik]);
+    add(&replica, "/", 1).await.expect("routed");
+    let nested = |levels| (2..levels).fold(serde_json::json!([]), |inner, _| serde_json::json!([inner]));
+    for levels in [65, 127, 300] {
+        let data = RouteData::from_iter([("x".to_owned(), nested(levels))]);
+        let added = replica.control.add(spec("/user/jane"), target(2), data, None).await;
+        assert!(matches!(added, Err(ControlError::Unwritable(_))), "{levels}: {added:?}");
+    }
+    assert_eq!(table(&replica).await.len(), 1);
+    assert_eq!(keys_of_targets(&store).await, ["http://127.0.0.1:1"]);
 }

@@ -106,6 +106,14 @@ async fn the_pid_file_is_there_while_we_are() {
 
     let said = refusal(&["--pid-file", "/nowhere/proxy.pid"], &[]).stderr;
     assert!(said.contains("--pid-file: /nowhere/proxy.pid can't be written"), "{said}");
+    // A start that fails leaves no file behind, and writes none through a link.
+    let (folder, taken) = (tempfile::tempdir().unwrap(), std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    let [file, victim] = ["pid", "victim"].map(|name| folder.path().join(name));
+    std::fs::write(&victim, "precious").unwrap();
+    std::os::unix::fs::symlink(&victim, &file).unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    refusal(&["--pid-file", file.to_str().unwrap(), "--api-ip", "127.0.0.1", "--api-port", &port], &[]);
+    assert!(std::fs::read_to_string(&victim).unwrap() == "precious" && file.is_symlink());
 }
 
 #[tokio::test]
@@ -147,7 +155,7 @@ async fn everything_may_be_at_unix_sockets() {
     let folder = tempfile::tempdir().unwrap();
     let traefik = program("traefik").display().to_string();
     let flags = ["--traefik-binary", &traefik, "--socket", "public.sock", "--api-socket", "api.sock"];
-    let flags = [&flags[..], &["--metrics-socket", "metrics.sock"]].concat();
+    let flags = [&flags[..], &["--metrics-socket", "metrics.sock", "--max-socket-connections", "2"]].concat();
     let mut process = Running::start(Path::new(env!("CARGO_BIN_EXE_pointsman")), &flags, &[], folder.path());
     let ask = |socket: &'static str, line: String, rest: String| {
         let path = folder.path().join(socket);
@@ -174,6 +182,23 @@ async fn everything_may_be_at_unix_sockets() {
     assert!(reply.body.starts_with("GET /user/a/x HTTP/1.1\r\n"), "{reply:?}");
     let metrics = ask("metrics.sock", "GET /metrics".into(), String::new()).await.unwrap();
     assert!(metrics.status == 200 && metrics.body.contains("api_route_add"), "{metrics:?}");
+
+    // All places for users are taken: the metrics and the log say it.
+    let public = folder.path().join("public.sock");
+    let _users = [(); 2].map(|()| std::os::unix::net::UnixStream::connect(&public).unwrap());
+    eventually("the limit in the metrics", Duration::from_secs(10), || async {
+        let metrics = ask("metrics.sock", "GET /metrics".into(), String::new()).await?.body;
+        let shows = |line: &str| metrics.lines().any(|shown| shown == line);
+        let open = shows(r#"pointsman_socket_connections{of="users"} 2.0"#);
+        let max = shows(r#"pointsman_socket_connections_max{of="users"} 2.0"#);
+        // The user before may have been there for a moment longer, and then it was reached twice.
+        let reached = r#"pointsman_socket_connections_limit_reached_total{of="users"} "#;
+        let reached = metrics.lines().any(|shown| shown.strip_prefix(reached).is_some_and(|n| n != "0"));
+        if open && max && reached { Ok(()) } else { Err(metrics) }
+    })
+    .await;
+    let log = process.log();
+    assert!(log.contains("The limit of connections through public.sock is reached (2"), "{log}");
     process.signal("TERM");
     assert_eq!(process.end(Duration::from_secs(10)).await, 0, "{}", process.log());
     for socket in ["public.sock", "api.sock", "metrics.sock"] {

@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+
 use crate::support::http::{Connection, Reply, Server, echo};
-use crate::support::one_machine::{OneMachine, refusal};
+use crate::support::one_machine::{OneMachine, UPGRADE, refusal};
 use crate::support::wait::{eventually, http_get};
 
 async fn started(flags: &[&str]) -> (OneMachine, Server) {
@@ -54,6 +57,72 @@ async fn an_idle_connection_is_closed_after_the_keep_alive_timeout() {
     assert_eq!(connection.reply().await.status, 200);
     assert!(connection.is_silent(Duration::from_millis(100)).await, "it is closed too early");
     assert!(connection.is_closed().await);
+    machine.stop().await;
+}
+
+/// Each request must have arrived in time, and what goes on after that is not cut: answers and websockets.
+#[tokio::test]
+async fn a_request_has_so_long_to_arrive_and_no_limit_after_that() {
+    let (machine, _server) = started(&["--request-timeout", "1500"]).await;
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    machine.add("/ws", &format!("http://{}", listener.local_addr().unwrap())).await;
+    let _open = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let _ = stream.read(&mut [0; 4096]).await.unwrap();
+        stream.write_all(&echo("Upgrade: websocket\r\n\r\n")).await.unwrap();
+        let (mut from, mut to) = stream.split();
+        tokio::io::copy(&mut from, &mut to).await
+    });
+    let mut websocket = machine.connect().await;
+    websocket.send(format!("GET /ws HTTP/1.1\r\nHost: h\r\n{UPGRADE}\r\n")).await;
+    assert_eq!(websocket.reply().await.status, 101);
+    assert!(websocket.head().await.is_some(), "the echo begins with the head");
+
+    let began = std::time::Instant::now();
+    let silent = Server::start(|_| None).await;
+    machine.add("/silent", &format!("http://{}", silent.address)).await;
+    let unfinished =
+        ["", "GET / HTTP/1.1\r\nX-Half: ", "POST /silent HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nhalf"];
+    for bytes in unfinished {
+        let mut connection = machine.connect().await;
+        connection.send(bytes).await;
+        if bytes.starts_with("POST") {
+            // Traefik has asked the server already, and finds that the rest doesn't come.
+            assert_eq!(connection.reply().await.status, 503, "half a body");
+        }
+        assert!(connection.is_closed().await, "it is kept after {bytes:?}");
+    }
+    assert!(began.elapsed() > Duration::from_millis(1500), "cut too early: {:?}", began.elapsed());
+    // The websocket is older than all of them.
+    websocket.send("still there\r\n\r\n").await;
+    assert_eq!(websocket.head().await.as_deref(), Some("still there\r\n\r\n"));
+    machine.stop().await;
+}
+
+#[tokio::test]
+async fn a_head_of_60_kb_passes_and_one_of_80_kb_is_431() {
+    let (machine, _server) = started(&[]).await;
+    for (kilobytes, status) in [(60, 200), (80, 431)] {
+        let reply = machine.ask("GET /", &format!("X-Large: {}\r\n", "y".repeat(kilobytes * 1024))).await;
+        assert_eq!(reply.status, status, "{kilobytes} KB");
+    }
+    machine.stop().await;
+}
+
+/// CGI and WSGI read both spellings as `HTTP_X_GIVEN`.
+#[tokio::test]
+async fn a_header_that_we_give_has_no_second_spelling() {
+    let (machine, _server) = started(&["--custom-header", "X-Given: ours"]).await;
+    let reply = machine.ask("GET /", "X_Given: 1\r\nx.given: 2\r\nX-GIVEN: 3\r\nX~Given: 4\r\n").await;
+    let alike = |name: &str| name.to_ascii_lowercase().replace(|c: char| !c.is_ascii_alphanumeric(), "_") == "x_given";
+    let lines: Vec<&str> =
+        reply.body.lines().filter(|line| line.split_once(':').is_some_and(|(name, _)| alike(name))).collect();
+    assert_eq!(lines, ["X-Given: ours"], "{}", reply.body);
+    machine.stop().await;
+
+    // Where nothing is promised, other names pass as with configurable-http-proxy.
+    let (machine, _server) = started(&[]).await;
+    assert_eq!(got(&machine.ask("GET /", "X_Under: 1\r\n").await, "x_under"), ["1"]);
     machine.stop().await;
 }
 

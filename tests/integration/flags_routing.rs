@@ -114,6 +114,30 @@ async fn the_error_target_is_asked_for_404_and_503() {
     assert!(both.stderr.contains("--error-path: and --error-target exclude each other"), "{both:?}");
 }
 
+/// An address is escaped in the request for the page, and so gets longer.
+#[tokio::test]
+async fn every_address_that_is_let_in_gets_its_page() {
+    let hub = Server::start(|_| Some(response(200, "Content-Type: text/x-page\r\n", "the hub's"))).await;
+    let target = format!("http://{}/hub/error", hub.address);
+    for (flags, body) in [(&[][..], "<!DOCTYPE html>"), (&["--error-target", &target], "the hub's")] {
+        let machine = OneMachine::start(flags).await;
+        machine.add("/user/dead", &format!("http://127.0.0.1:{}", free_port())).await;
+        for (prefix, status) in [("/user/dead", 503), ("/nothing", 404)] {
+            let mut rests = vec!["x".repeat(16 * 1024), "%2F".repeat(3300), "/".repeat(20_000)];
+            if flags.is_empty() {
+                rests.push("/".repeat(64_000));
+            }
+            for rest in rests {
+                let reply = machine.get(&format!("{prefix}/{rest}")).await;
+                let length = rest.len();
+                assert_eq!(reply.status, status, "{flags:?} {prefix} and {length} bytes");
+                assert!(reply.body.starts_with(body), "{flags:?} {prefix} and {length} bytes: {:?}", reply.body);
+            }
+        }
+        machine.stop().await;
+    }
+}
+
 #[tokio::test]
 async fn error_pages_may_lie_in_a_folder() {
     let folder = tempfile::tempdir().unwrap();

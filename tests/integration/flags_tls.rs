@@ -135,14 +135,21 @@ async fn a_second_port_sends_users_to_https() {
     let redirect = free_port();
     let text = redirect.to_string();
     let (machine, _server) = started(folder, &["--redirect-port", &text]).await;
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], redirect));
     let ask = |line: &'static str| async move {
-        let address = std::net::SocketAddr::from(([127, 0, 0, 1], redirect));
         ask_over(Connection::open(address).await, line, "Host: hub.example.org:80\r\n").await
     };
     let location = format!("https://hub.example.org:{}/user/a%20b?x=1", machine.public);
     for (line, status) in [("GET /user/a%20b?x=1", 301), ("POST /user/a%20b?x=1", 308)] {
         let reply = ask(line).await;
         assert_eq!((reply.status, reply.header("location")), (status, Some(location.as_str())), "{line}");
+    }
+    // Paths are sent on as they came.
+    for path in ["/user/a//b", "//a", "/a%2Fb%5C%3F%23%25%3B", "/a/../b"] {
+        let reply =
+            ask_over(Connection::open(address).await, &format!("GET {path}"), "Host: hub.example.org:80\r\n").await;
+        let location = format!("https://hub.example.org:{}{path}", machine.public);
+        assert_eq!((reply.status, reply.header("location")), (301, Some(location.as_str())), "{path}");
     }
     machine.stop().await;
 

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use pointsman::forward::{Forwards, Limits, SocketForward};
+use pointsman::forward::{Connections, Counts, Forwards, Limits, SocketForward};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy, split};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -16,13 +17,14 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::http::PATIENCE;
+use crate::support::http::{BURST, PATIENCE, connect_within_a_second};
 use crate::support::wait::eventually;
 
 /// A running registry over a folder of sockets.
 struct World {
     folder: TempDir,
     forwards: Forwards,
+    counts: Arc<Counts>,
     stop: CancellationToken,
     runner: JoinHandle<()>,
 }
@@ -36,9 +38,9 @@ impl Drop for World {
 impl World {
     fn start(limits: Limits) -> Self {
         let (forwards, runner) = Forwards::new(limits);
-        let stop = CancellationToken::new();
+        let (counts, stop) = (runner.counts(), CancellationToken::new());
         let runner = tokio::spawn(runner.run(stop.clone()));
-        Self { folder: tempfile::tempdir().expect("a folder"), forwards, stop, runner }
+        Self { folder: tempfile::tempdir().expect("a folder"), forwards, counts, stop, runner }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -183,10 +185,11 @@ async fn many_connections_to_a_server_with_a_short_queue() {
 
 #[tokio::test]
 async fn connections_beyond_the_limit_wait_for_a_place() {
-    let world = World::start(Limits { connections_max: 2, ..Limits::default() });
+    let world = World::start(Limits { connections_max: 2, ..Limits::of(Some(8)) });
     let path = world.path("server.sock");
     let _server = serve(&path, echo);
     let mut open = Vec::new();
+    assert_eq!(world.counts.read(), Connections { open: 0, max: 8, limit_reached: 0 });
     for _ in 0..2 {
         let mut client = world.connect(&path).await;
         client.write_all(b"x").await.expect("sent");
@@ -196,8 +199,15 @@ async fn connections_beyond_the_limit_wait_for_a_place() {
     let mut third = world.connect(&path).await;
     third.write_all(b"y").await.expect("the kernel takes it");
     assert!(timeout(Duration::from_millis(100), third.read_u8()).await.is_err(), "no place yet");
+    assert_eq!(world.counts.read(), Connections { open: 2, max: 8, limit_reached: 1 });
     drop(open);
     assert_eq!(timeout(PATIENCE, third.read_u8()).await.expect("in time").expect("an echo"), b'y');
+    drop(third);
+    eventually("no connection is counted", PATIENCE, || async {
+        let counted = world.counts.read().open;
+        if counted == 0 { Ok(()) } else { Err(format!("{counted}")) }
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -374,4 +384,34 @@ async fn a_public_socket_whose_address_is_dead_closes() {
     assert_eq!(timeout(PATIENCE, client.read(&mut [0])).await.expect("no hang").unwrap_or(0), 0);
     stop.cancel();
     running.await.expect("no panic");
+}
+
+#[tokio::test]
+async fn a_burst_of_connections_waits_in_the_queue() {
+    // Nothing accepts here: the runner does not run.
+    let (forwards, _runner) = Forwards::new(Limits::default());
+    let folder = tempfile::tempdir().expect("a folder");
+    let address = forwards.address(&folder.path().join("server.sock")).expect("an address");
+    let path = folder.path().join("public.sock");
+    let _public = SocketForward::bind(&path, address, Limits::default()).await.expect("binds");
+    let mut burst = JoinSet::new();
+    for _ in 0..BURST {
+        burst.spawn(async move { connect_within_a_second(TcpStream::connect(address)).await });
+    }
+    assert_eq!(burst.join_all().await.len(), BURST);
+    let mut open = Vec::new();
+    for _ in 0..BURST {
+        open.push(connect_within_a_second(UnixStream::connect(&path)).await);
+    }
+}
+
+#[test]
+fn the_limit_of_connections_follows_the_limit_of_open_files() {
+    // Each test is a process of its own.
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(800), ..limit }).expect("lowered");
+    let limits = Limits::of(None);
+    assert_eq!((limits.connections_max, limits.connections_total_max), (100, 100));
+    assert_eq!(limits.clone().for_servers().connections_max, 25, "one server does not get all");
+    assert_eq!(Limits::of(Some(3)).for_servers().connections_max, 1);
 }

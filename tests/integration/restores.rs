@@ -164,6 +164,29 @@ async fn a_deaf_traefik_is_helped_even_if_nobody_knows_why_it_is_deaf() {
     assert!(second.control.counts().pushes() > 0);
 }
 
+/// An etcd that others use as well is not written on for Traefik's sake, unless that was allowed.
+#[tokio::test]
+async fn without_leave_the_revision_stays_and_the_remedy_is_named() {
+    let machine = TimeMachine::new();
+    let traefik = FakeTraefik::start(machine.for_traefik(), "traefik").await;
+    let settings = Settings { allow_revision_bump: false, ..settings("web") };
+    let replica = replica_with(machine.store(), &[&traefik], settings);
+    add(&replica, "/user/kept", 1).await.expect("routed");
+    let backup = revision(&machine);
+    for port in 1..40 {
+        add(&replica, "/user/lost", port).await.expect("routed");
+    }
+    let lost = revision(&machine);
+    until_heard(&traefik, &machine).await;
+    machine.go_back_to(backup).await;
+    let said = until_held(&replica, "revisions").await;
+    for words in ["--allow-revision-bump", "restart every Traefik", "--bump-revision", "--mark-compacted"] {
+        assert!(said.contains(words), "{said}");
+    }
+    assert_eq!(replica.control.counts().pushes(), 0);
+    assert!(revision(&machine) < lost, "{} of {lost}", revision(&machine));
+}
+
 #[tokio::test]
 async fn a_wipe_is_told_and_the_hub_fills_the_table_again() {
     let machine = TimeMachine::new();
@@ -224,6 +247,24 @@ async fn a_store_that_is_away_is_said_within_five_seconds() {
     flaky.away.store(false, Ordering::SeqCst);
     until_ready(&replica).await;
     add(&replica, "/user/jane", 2).await.expect("routed");
+}
+
+#[tokio::test]
+async fn a_store_that_takes_no_changes_is_said_until_it_does() {
+    let store = MemoryStore::new();
+    let traefik = FakeTraefik::start(std::sync::Arc::new(store.clone()), "traefik").await;
+    let flaky = FlakyStore::over(std::sync::Arc::new(store));
+    let replica = replica(flaky.clone(), &[&traefik]);
+    add(&replica, "/user/jane", 1).await.expect("routed");
+    until_ready(&replica).await;
+    flaky.full.store(true, Ordering::SeqCst);
+    add(&replica, "/user/bob", 2).await.expect_err("no space");
+    let said = until_held(&replica, "writes").await;
+    assert!(said.contains("no space") && said.contains("served as before"), "{said}");
+    assert_eq!(table(&replica).await.len(), 1, "it is read as before");
+    flaky.full.store(false, Ordering::SeqCst);
+    until_ready(&replica).await;
+    add(&replica, "/user/bob", 2).await.expect("routed");
 }
 
 #[tokio::test]
@@ -334,6 +375,6 @@ async fn two_layouts_work_side_by_side_and_the_way_back_is_open() {
     assert_eq!(layout().await, Some(2));
     until_ready(&new).await;
     assert_eq!(new.control.counts().went_back(), 0);
-    let adding = new.control.add(spec("/user/old"), target(4), RouteData::new());
+    let adding = new.control.add(spec("/user/old"), target(4), RouteData::new(), None);
     adding.await.expect("what the old one wrote counts");
 }

@@ -37,7 +37,7 @@ async fn missing(pointsman: &Pointsman) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_etcd_that_is_restored_brings_nothing_back_unnoticed() {
     let mut system = System::start(2).await;
-    let pointsman = system.pointsman(&[]).await.ready().await;
+    let pointsman = system.pointsman(&["--allow-revision-bump"]).await.ready().await;
     assert_eq!(pointsman.add("/", &system.backends.url(1)).await.0, 201);
     assert_eq!(pointsman.add("/user/deleted", &system.backends.url(2)).await.0, 201);
     let backup = tempfile::tempdir().expect("a folder");
@@ -70,7 +70,7 @@ async fn an_etcd_that_is_restored_brings_nothing_back_unnoticed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wiped_etcd_is_filled_again_and_every_traefik_hears_it() {
     let mut system = System::start(1).await;
-    let pointsman = system.pointsman(&[]).await.ready().await;
+    let pointsman = system.pointsman(&["--allow-revision-bump"]).await.ready().await;
     for round in 0..30 {
         assert_eq!(pointsman.add("/user/jane", &system.backends.url(100 + round)).await.0, 201);
     }

@@ -251,6 +251,7 @@ async fn the_tree_of_10_000_routes_goes_into_one_transaction() {
         entry_points: vec!["web".into()],
         space: Space::Paths,
         pages_url: None,
+        pages_get_address: false,
         middlewares: Vec::new(),
         servers: Servers::default(),
     };

@@ -3,8 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::http::{HeaderName, HeaderValue, Response};
+use bytes::Bytes;
 use pointsman::store::etcd::{EtcdSettings, EtcdStore};
 use pointsman::store::{Commit, Op, SharedStore, Store, StoreError, Txn};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 
 use crate::store_contract::{commit, put};
 use crate::support::chaos_proxy::ChaosProxy;
@@ -264,4 +268,46 @@ async fn the_status_shows_every_endpoint() {
     assert_eq!((status.endpoints[1].url.as_str(), status.alarms.as_deref().unwrap()), (&*dead, &[][..]));
     let error = status.endpoints[1].member.clone().unwrap_err();
     assert!(error.to_string().contains("Connection refused"), "{error}");
+}
+
+/// Something on etcd's port that answers every call with success and an empty message.
+async fn etcd_without_headers() -> (String, JoinSet<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let mut connections = JoinSet::new();
+        while let Ok((socket, _)) = listener.accept().await {
+            connections.spawn(async move {
+                let mut connection = h2::server::handshake(socket).await.expect("HTTP/2");
+                while let Some(Ok((_, mut respond))) = connection.accept().await {
+                    let head = Response::builder().header("content-type", "application/grpc").body(()).expect("a head");
+                    let mut answer = respond.send_response(head, false).expect("sent");
+                    // One message without compression, of no bytes.
+                    answer.send_data(Bytes::from_static(&[0; 5]), false).expect("sent");
+                    let status = [(HeaderName::from_static("grpc-status"), HeaderValue::from_static("0"))];
+                    answer.send_trailers(status.into_iter().collect()).expect("sent");
+                }
+            });
+        }
+    });
+    (url, tasks)
+}
+
+/// Revision 0 would say that the store went back in time, or was wiped.
+#[tokio::test]
+async fn an_answer_without_a_header_is_none() {
+    let (url, _tasks) = etcd_without_headers().await;
+    let store = EtcdStore::connect(EtcdSettings::new([url])).await.expect("it may come later");
+    for (call, error) in [
+        ("get", store.get("k").await.err()),
+        ("list", store.list("k").await.err()),
+        ("commit", store.commit(txn("k", "v")).await.err()),
+        ("watch", store.watch("k", 1).await.err()),
+    ] {
+        assert!(
+            matches!(&error, Some(StoreError::Unavailable(why)) if why.contains("without a header")),
+            "{call}: {error:?}"
+        );
+    }
 }

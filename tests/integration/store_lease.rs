@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use pointsman::clock::Moment;
 use pointsman::store::follow::Follower;
 use pointsman::store::lease::{Contender, Held, Lease, Step, Tenure, Times};
 use pointsman::store::memory::MemoryStore;
 use pointsman::store::{Commit, Op, Revision, SharedStore, Store, StoreError, Txn};
 use proptest::prelude::*;
 use rstest::rstest;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::store_contract::{Kind, Subject};
@@ -31,9 +31,9 @@ struct Actor {
     contender: Contender,
     follower: Follower,
     /// A transaction that he has decided on, and when.
-    asking: Option<(Txn, Instant)>,
+    asking: Option<(Txn, Moment)>,
     /// What came of it, which he has not yet heard.
-    answer: Option<(Result<Commit, StoreError>, Instant)>,
+    answer: Option<(Result<Commit, StoreError>, Moment)>,
     /// A write under the lease that he has decided on.
     writing: Option<Txn>,
 }
@@ -63,7 +63,7 @@ enum Event {
 struct World {
     store: MemoryStore,
     actors: Vec<Actor>,
-    now: Instant,
+    now: Moment,
     /// The terms of all writes that were accepted, in their order.
     accepted: Vec<Revision>,
 }
@@ -72,7 +72,7 @@ impl World {
     fn new(actors: usize) -> Self {
         let store = MemoryStore::new();
         let actors = (0..actors).map(|_| Actor::new(&store)).collect();
-        Self { store, actors, now: Instant::now(), accepted: Vec::new() }
+        Self { store, actors, now: Moment::now(), accepted: Vec::new() }
     }
 
     async fn commit(&self, txn: Txn) -> Commit {
@@ -253,7 +253,7 @@ async fn a_killed_holder_is_followed_within_the_ttl_and_a_stopped_one_at_once() 
     assert!(tokio::time::timeout(Duration::from_secs(3600), second.tenure.taken()).await.is_err());
     assert_eq!(first.tenure.held().and_then(|held| held.guard()), killed.guard());
 
-    let begun = Instant::now();
+    let begun = Moment::now();
     first.task.abort();
     let taken = second.tenure.taken().await;
     let took = begun.elapsed();
@@ -263,7 +263,7 @@ async fn a_killed_holder_is_followed_within_the_ttl_and_a_stopped_one_at_once() 
 
     let mut third = Replica::start(store.clone(), TIMES);
     assert!(tokio::time::timeout(Duration::from_secs(60), third.tenure.taken()).await.is_err());
-    let begun = Instant::now();
+    let begun = Moment::now();
     second.stop.cancel();
     third.tenure.taken().await;
     assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
@@ -328,7 +328,7 @@ async fn who_hears_late_takes_nothing() {
 async fn a_lost_answer_does_not_lose_the_lease() {
     let flaky = FlakyStore::over(Arc::new(MemoryStore::new()));
     flaky.answers_to_lose.store(1, Ordering::SeqCst);
-    let begun = Instant::now();
+    let begun = Moment::now();
     let mut replica = Replica::start(flaky.clone(), TIMES);
     let term = replica.tenure.taken().await;
     assert!(begun.elapsed() < TIMES.beat * 2, "{:?}", begun.elapsed());

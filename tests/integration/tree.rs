@@ -69,6 +69,7 @@ impl World {
             entry_points: vec!["web".into()],
             space,
             pages_url: None,
+            pages_get_address: false,
             middlewares: Vec::new(),
             servers: Servers::default(),
         };

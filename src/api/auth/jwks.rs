@@ -3,14 +3,15 @@
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
-use tokio::sync::Mutex;
-use tokio::time::Instant;
+use tokio::sync::{Mutex, Semaphore};
+use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 use url::Url;
 
 use super::jwt::Head;
 use super::keys::{Key, from_jwks};
 use crate::causes;
+use crate::telemetry::throttle::{self, Peer};
 
 /// A token that names an unknown key makes us look again, but not more often than this.
 const UNKNOWN_KEY_EVERY: Duration = Duration::from_secs(30);
@@ -24,6 +25,12 @@ const REFRESH_EVERY: Duration = Duration::from_secs(600);
 /// One fetch, from name look-up to the last byte. Calls wait for it, within their own deadline.
 const FETCH_MAX: Duration = Duration::from_secs(3);
 
+/// A call whose key is known waits no longer than this for newer ones.
+const REFRESH_WAIT: Duration = Duration::from_secs(1);
+
+/// Calls that wait for a fetch at once; more are answered 503. Anybody can make up a token that names an unknown key.
+const WAITING_MAX: usize = 16;
+
 /// A longer key set is not read.
 const BYTES_MAX: usize = 1024 * 1024;
 
@@ -34,6 +41,8 @@ pub(super) struct RemoteKeys {
     cache: RwLock<Cache>,
     /// Held by the one call that fetches.
     fetching: Mutex<()>,
+    /// The places of the calls that wait for it.
+    waiting: Semaphore,
 }
 
 #[derive(Default)]
@@ -56,25 +65,34 @@ impl RemoteKeys {
             client = client.tls_certs_only(None);
         }
         let client = client.build().map_err(|error| format!("--jwt-jwks-url can't be used: {}", whole(&error)))?;
-        Ok(Self { url, client, cache: RwLock::default(), fetching: Mutex::default() })
+        let waiting = Semaphore::new(WAITING_MAX);
+        Ok(Self { url, client, cache: RwLock::default(), fetching: Mutex::default(), waiting })
     }
 
     /// The keys that fit the head of a token, fetched anew if need be and not too soon; `Err`: out of reach.
     pub(super) async fn keys_for(&self, head: &Head) -> Result<Vec<Arc<Key>>, String> {
         let known = self.read().fitting(head);
-        if !self.read().should_fetch(!known.is_empty(), Instant::now()) {
+        let is_due = self.read().should_fetch(!known.is_empty(), Instant::now());
+        // What a fetch that is under way brings is worth waiting for, if there is nothing else.
+        let is_worth_waiting = known.is_empty() && self.fetching.try_lock().is_err();
+        if !is_due && !is_worth_waiting {
             return self.answer(head);
         }
-        let _fetching = if known.is_empty() {
-            self.fetching.lock().await
-        } else {
-            // A known key is good enough while somebody else fetches.
-            let Ok(fetching) = self.fetching.try_lock() else { return Ok(known) };
-            fetching
+        if !known.is_empty() {
+            // A known key is good enough while another call fetches, and when the issuer takes its time.
+            let Ok(_fetching) = self.fetching.try_lock() else { return Ok(known) };
+            if self.read().should_fetch(true, Instant::now()) {
+                let _ = timeout(REFRESH_WAIT, self.refresh()).await;
+            }
+            return self.answer(head);
+        }
+        let Ok(_waiting) = self.waiting.try_acquire() else {
+            return Err(format!("{WAITING_MAX} calls wait for the keys of JWTs already; try again"));
         };
-        // Who waited finds what the other call brought.
-        let known = !self.read().fitting(head).is_empty();
-        if self.read().should_fetch(known, Instant::now()) {
+        let _fetching = self.fetching.lock().await;
+        // A call that waited finds what the other call brought.
+        let is_known = !self.read().fitting(head).is_empty();
+        if self.read().should_fetch(is_known, Instant::now()) {
             self.refresh().await;
         }
         self.answer(head)
@@ -91,8 +109,11 @@ impl RemoteKeys {
                 *self.write() = Cache { keys, fetched: Some(now), tried: Some(now), failure: None };
             }
             Err(reason) => {
-                warn!(reason, "No keys from --jwt-jwks-url: {reason}");
-                self.write().failure = Some(reason);
+                if throttle::is_first("fetches of --jwt-jwks-url that failed", Peer::Unknown, &reason) {
+                    warn!(reason, "No keys from --jwt-jwks-url: {reason}");
+                }
+                // Those who wait need not each try for as long.
+                (self.write().tried, self.write().failure) = (Some(Instant::now()), Some(reason));
             }
         }
     }

@@ -8,6 +8,7 @@ use serde_json::Value;
 use tracing::warn;
 
 use super::jwt::Head;
+use crate::telemetry::throttle::{self, Peer};
 
 const HMAC: &[Algorithm] = &[Algorithm::HS256, Algorithm::HS384, Algorithm::HS512];
 const RSA: &[Algorithm] =
@@ -163,7 +164,12 @@ pub(super) fn from_jwks(bytes: &[u8], secrets: bool) -> Result<Vec<Key>, String>
             serde_json::from_value::<Jwk>(value.clone()).map_err(|_| "it is malformed, or of an unknown kind".into());
         match jwk.and_then(|jwk| Key::from_jwk(&jwk, secrets)) {
             Ok(key) => keys.push(key),
-            Err(reason) => warn!(key = i, reason, "Key {i} of the key set is passed over: {reason}"),
+            Err(reason) => {
+                // Tokens that name unknown keys make us fetch the set again.
+                if throttle::is_first("keys passed over", Peer::Unknown, &format!("key {i} of the key set: {reason}")) {
+                    warn!(key = i, reason, "Key {i} of the key set is passed over: {reason}");
+                }
+            }
         }
     }
     Ok(keys)

@@ -6,6 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use tokio::net::TcpListener;
 use tracing::debug;
 
+use crate::socket::lengthen_queue;
+
 /// Sockets for `ip`: an address, a host name (all its addresses), or every interface if it is empty or `*`. The error says
 /// which address, and why.
 pub(super) async fn bind(ip: &str, port: u16) -> Result<Vec<TcpListener>, (String, String)> {
@@ -79,7 +81,12 @@ async fn bind_host(host: &str, port: u16) -> Result<Vec<TcpListener>, BindError>
 }
 
 async fn bind_one(address: SocketAddr) -> Result<TcpListener, BindError> {
-    TcpListener::bind(address).await.map_err(|error| (address.to_string(), error))
+    let bind = async {
+        let socket = TcpListener::bind(address).await?;
+        lengthen_queue(&socket)?;
+        Ok(socket)
+    };
+    bind.await.map_err(|error: io::Error| (address.to_string(), error))
 }
 
 /// Whether the machine doesn't have the address, or not even its family.

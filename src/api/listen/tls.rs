@@ -10,24 +10,18 @@ use std::time::Duration;
 use rustls::server::{Acceptor, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::{debug, info, warn};
 
 use super::super::files::Stamp;
-use crate::telemetry::seldom::Seldom;
+use super::turns::Queue;
+use crate::telemetry::throttle::{self, Peer};
 pub(in crate::api) use files::Pair;
 
 /// How long a client may take from its connection to the end of the handshake.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
-
-/// Handshakes that are worked on at once; a client that says nothing is not among them.
-const HANDSHAKES_MAX: usize = 32;
-
-/// Failed handshakes are warned of this often at most: anybody who can connect can make them.
-const TOLD_AGAIN: Duration = Duration::from_secs(60);
 
 /// Which versions of TLS are spoken, as `--ssl-protocol` has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -154,8 +148,6 @@ pub struct Tls(Arc<Shared>);
 struct Shared {
     settings: TlsSettings,
     files: Mutex<Files>,
-    handshakes: Semaphore,
-    told: Seldom,
 }
 
 #[derive(Debug)]
@@ -172,8 +164,7 @@ impl Tls {
     pub fn new(settings: TlsSettings) -> Result<Self, TlsError> {
         let stamp = settings.stamp();
         let files = Mutex::new(Files { config: settings.load()?, tried: stamp.clone(), seen: stamp });
-        let handshakes = Semaphore::new(HANDSHAKES_MAX);
-        Ok(Self(Arc::new(Shared { settings, files, handshakes, told: Seldom::every(TOLD_AGAIN) })))
+        Ok(Self(Arc::new(Shared { settings, files })))
     }
 
     /// Reads the files again, now. What can't be used leaves the old in force. Open connections keep what they have.
@@ -212,7 +203,7 @@ impl Tls {
     }
 
     /// Makes a TLS connection of `stream`. `None`: the client left, was too slow, or was refused; the log has it.
-    pub(super) async fn accept<S>(&self, stream: S) -> Option<TlsStream<S>>
+    pub(super) async fn accept<S>(&self, stream: S, peer: Peer) -> Option<TlsStream<S>>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -228,7 +219,7 @@ impl Tls {
                 None
             }
             Err(error) => {
-                self.complain(&error);
+                self.complain(&error, peer);
                 None
             }
         }
@@ -238,16 +229,15 @@ impl Tls {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        // The costly part begins when the client has said hello, and only then counts.
+        // The costly part begins when the client has said hello.
         let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
-        let _turn = self.0.handshakes.acquire().await;
         let config = self.lock().config.clone();
-        hello.into_stream(config).await
+        Queue::First.run(|| false, hello.into_stream(config)).await
     }
 
-    fn complain(&self, error: &std::io::Error) {
-        if !self.0.told.is_due() {
-            debug!(%error, "A TLS handshake failed: {error}");
+    fn complain(&self, error: &std::io::Error, peer: Peer) {
+        if !throttle::is_first("TLS handshakes that failed", peer, &error.to_string()) {
+            debug!(%error, %peer, "A TLS handshake failed: {error}");
             return;
         }
         let flags = self.0.settings.flags;
@@ -255,7 +245,7 @@ impl Tls {
             matches!(error, rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType))
         });
         let hint = if plain { "; did the client speak plain http? Its URL must begin with https" } else { "" };
-        warn!(%error, "A TLS handshake failed ({flags}): {error}{hint}");
+        warn!(%error, %peer, "A TLS handshake with {peer} failed ({flags}): {error}{hint}");
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Files> {

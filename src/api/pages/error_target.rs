@@ -1,7 +1,7 @@
 //! The error target: a server, as a rule the hub, that has error pages in the look of the site.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::http::{StatusCode, header};
@@ -14,6 +14,7 @@ use super::super::files::{self, Stamp};
 use super::super::listen::tls::Pair;
 use super::{PAGE_BYTES_MAX, Page, PagesError, PagesTls};
 use crate::causes;
+use crate::lifecycle::compute;
 use crate::telemetry::seldom::Seldom;
 
 /// Bundles of authorities may be long; nothing else is.
@@ -43,16 +44,36 @@ const PLAIN: &AsciiSet = &NON_ALPHANUMERIC
 /// A server that is asked for error pages.
 pub(super) struct ErrorTarget {
     base: String,
-    tls: PagesTls,
-    client: Mutex<Fresh>,
+    client: Arc<Mutex<Fresh>>,
     asking: Semaphore,
     complaint: Seldom,
 }
 
-/// A client, and how the files looked that it was made from.
+/// A client, the files that it was made from, and how they looked.
 struct Fresh {
     client: reqwest::Client,
+    tls: PagesTls,
     files: Stamp,
+}
+
+impl Fresh {
+    /// The client, made anew if its files have changed.
+    fn client(&mut self) -> reqwest::Client {
+        let files = self.tls.stamp();
+        if files != self.files {
+            match self.tls.client("https") {
+                Ok(client) => self.client = client,
+                Err((setting, reason)) => {
+                    warn!(
+                        setting,
+                        reason, "Changed files can't be used, the old ones stay in force: {setting}: {reason}"
+                    );
+                }
+            }
+            self.files = files;
+        }
+        self.client.clone()
+    }
 }
 
 impl ErrorTarget {
@@ -68,8 +89,7 @@ impl ErrorTarget {
         let base = base.as_str().trim_end_matches('/').to_owned();
         Ok(Self {
             base,
-            tls,
-            client: Mutex::new(Fresh { client, files }),
+            client: Arc::new(Mutex::new(Fresh { client, tls, files })),
             asking: Semaphore::new(ASKING_MAX),
             complaint: Seldom::every(COMPLAINT_INTERVAL),
         })
@@ -95,23 +115,10 @@ impl ErrorTarget {
         }
     }
 
-    /// The client, made anew if its files have changed.
-    fn client(&self) -> reqwest::Client {
-        let mut fresh = self.client.lock().unwrap_or_else(PoisonError::into_inner);
-        let files = self.tls.stamp();
-        if files != fresh.files {
-            match self.tls.client("https") {
-                Ok(client) => fresh.client = client,
-                Err((setting, reason)) => {
-                    warn!(
-                        setting,
-                        reason, "Changed files can't be used, the old ones stay in force: {setting}: {reason}"
-                    );
-                }
-            }
-            fresh.files = files;
-        }
-        fresh.client.clone()
+    /// The client of now. Files may lie on a disk that takes its time.
+    async fn client(&self) -> reqwest::Client {
+        let client = self.client.clone();
+        compute(true, move || client.lock().unwrap_or_else(PoisonError::into_inner).client()).await
     }
 
     fn address(&self, status: StatusCode, visited: Option<&str>) -> String {
@@ -122,7 +129,7 @@ impl ErrorTarget {
     async fn fetch(&self, address: &str) -> Result<Page, String> {
         // The address holds what the user visited, perhaps with a secret in its query: keep it out of the log.
         let text = |error: reqwest::Error| causes::innermost(&error.without_url());
-        let mut response = self.client().get(address).send().await.map_err(text)?;
+        let mut response = self.client().await.get(address).send().await.map_err(text)?;
         let headers = response.headers();
         let [content_type, content_encoding] =
             [header::CONTENT_TYPE, header::CONTENT_ENCODING].map(|name| headers.get(name).cloned());

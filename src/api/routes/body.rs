@@ -8,7 +8,7 @@ use serde_json::{Number, Value};
 
 use super::super::answer::Answer;
 use crate::causes;
-use crate::route::RouteData;
+use crate::route::{LEVELS_MAX, RouteData, is_too_deep};
 
 /// What configurable-http-proxy says of a record without a target.
 pub(super) const NO_TARGET: &str = "Must specify 'target' as string";
@@ -35,16 +35,35 @@ pub(super) async fn read(request: Request, max: usize) -> Result<Bytes, Answer> 
 pub(super) fn parse(bytes: &[u8]) -> Result<RouteData, Answer> {
     // As in JavaScript, bytes that aren't UTF-8 become replacement characters; outside of strings they are bad JSON.
     let text = String::from_utf8_lossy(bytes);
-    match serde_json::from_str::<Value>(&text) {
-        Ok(value) => object(value).ok_or_else(no_target),
-        Err(error) => Err(Answer::as_chp(StatusCode::BAD_REQUEST, format!("Body not valid JSON: {error}"))),
-    }
+    object(&text).map_err(|says| match says {
+        Refused::Json(error) => Answer::as_chp(StatusCode::BAD_REQUEST, format!("Body not valid JSON: {error}")),
+        Refused::NoObject => no_target(),
+        Refused::TooDeep => Answer::sentence(StatusCode::BAD_REQUEST, says.to_string()),
+    })
+}
+
+/// Why a text is no record.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refused {
+    #[error("the record is not valid JSON: {0}")]
+    Json(serde_json::Error),
+    #[error("{NO_TARGET}")]
+    NoObject,
+    #[error("the record has more than {LEVELS_MAX} levels of lists and objects, the limit for a route")]
+    TooDeep,
 }
 
 /// A JSON object, with numbers as JavaScript gives them back; no other value is a record.
-pub(super) fn object(value: Value) -> Option<RouteData> {
-    let Value::Object(data) = value else { return None };
-    Some(data.into_iter().map(|(key, value)| (key, as_javascript(value))).collect())
+pub(super) fn object(text: &str) -> Result<RouteData, Refused> {
+    let value = serde_json::from_str(text).map_err(|error: serde_json::Error| {
+        // The library's own limit, which is higher than ours.
+        if error.to_string().starts_with("recursion limit exceeded") { Refused::TooDeep } else { Refused::Json(error) }
+    })?;
+    let Value::Object(data) = value else { return Err(Refused::NoObject) };
+    if is_too_deep(&data) {
+        return Err(Refused::TooDeep);
+    }
+    Ok(data.into_iter().map(|(key, value)| (key, as_javascript(value))).collect())
 }
 
 /// The target that a route's object names.

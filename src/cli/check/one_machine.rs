@@ -12,8 +12,10 @@ use crate::cli::floors;
 use crate::cli::routes::client::{Address, ApiClient, Tls};
 use crate::cli::routes::here;
 use crate::cli::traefik_file::private_door;
+use crate::cli::wiring;
 use crate::config::{Config, Listen, StoreConfig};
 use crate::control::bulk;
+use crate::ownership::{self, Unsafe};
 use crate::route::record::RecordKeys;
 use crate::store::embedded::{self, EmbeddedSettings, EmbeddedStore, Held, Seen};
 use crate::traefik::client::{Access, TraefikClient};
@@ -39,7 +41,15 @@ pub(super) fn before<'a>(config: &'a Config, report: &mut Report) -> Option<Befo
     program(traefik.as_deref(), config.traefik.strict_versions, report);
     let part = format!("folder {}", folder.display());
     let held = match embedded::look(folder) {
-        Ok(Some(seen)) => self::folder(&seen, &part, report),
+        Ok(Some(seen)) => {
+            match ownership::check(folder) {
+                // That may be whom pointsman runs as.
+                Err(error @ Unsafe::Owner(..)) => report.warning(&part, error),
+                Err(error) if !config.shared_folders => report.problem(&part, error),
+                _ => {}
+            }
+            self::folder(&seen, &part, report)
+        }
         Ok(None) => {
             missing(folder, &part, report);
             false
@@ -158,8 +168,8 @@ async fn routes(config: &Config, folder: &Path, part: &str, report: &mut Report)
     if !embedded::is_there(folder) {
         return report.ok(part, "holds no routes yet");
     }
-    if let Err(error) = here::check_owner(folder) {
-        return report.warning(part, error);
+    if wiring::is_ours_alone(config, "data-dir", folder).is_err() {
+        return;
     }
     let settings =
         EmbeddedSettings { predecessor_patience: std::time::Duration::ZERO, ..EmbeddedSettings::new(folder) };

@@ -1,11 +1,13 @@
 //! Each Traefik: is it there, new enough, told what it must be told, and does it serve our routes?
 
+use std::time::Duration;
+
 use serde::Deserialize;
 use url::Url;
 
 use super::probe::{Answer, Probe};
 use super::report::Report;
-use crate::cli::floors;
+use crate::cli::{floors, wiring};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::{Config, TraefikApi};
 use crate::traefik::client::Access;
@@ -208,6 +210,26 @@ struct Timeouts {
 struct Http {
     sanitize_path: bool,
     encode_query_semicolons: bool,
+    alias_headers_strategy: String,
+}
+
+/// A duration as Go writes it, such as `1h0m0.5s` or `1500ms`.
+fn go_duration(text: &str) -> Option<Duration> {
+    let (mut total, mut rest) = (Duration::ZERO, text);
+    while !rest.is_empty() {
+        let number = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let unit = rest[number..].find(|c: char| c.is_ascii_digit()).map_or(rest.len(), |at| number + at);
+        let seconds = match &rest[number..unit] {
+            "h" => 3600.0,
+            "m" => 60.0,
+            "s" => 1.0,
+            "ms" => 0.001,
+            _ => return None,
+        };
+        total += Duration::try_from_secs_f64(rest[..number].parse::<f64>().ok()? * seconds).ok()?;
+        rest = &rest[unit..];
+    }
+    Some(total)
 }
 
 fn entry_points(answer: &Answer, config: &Config, part: &str, report: &mut Report) {
@@ -224,8 +246,20 @@ fn entry_points(answer: &Answer, config: &Config, part: &str, report: &mut Repor
             continue;
         };
         let mut odd = Vec::new();
-        if let Some(limit) = &entry_point.transport.responding_timeouts.read_timeout {
-            odd.push(format!("readTimeout is {limit}, which cuts longer uploads"));
+        let wanted_timeout = config.public.request_timeout;
+        match &entry_point.transport.responding_timeouts.read_timeout {
+            None => odd.push("readTimeout is off, so a client that sends nothing keeps its connection".to_owned()),
+            Some(limit) if go_duration(limit).is_none_or(|limit| limit < wanted_timeout) => odd.push(format!(
+                "readTimeout is {limit}, which cuts longer uploads (--request-timeout is {} ms)",
+                wanted_timeout.as_millis()
+            )),
+            Some(_) => {}
+        }
+        if wiring::vouches_for_headers(config) && entry_point.http.alias_headers_strategy != "delete" {
+            odd.push(
+                "aliasHeadersStrategy is not delete, so a client can set X_Given where servers read it as X-Given"
+                    .to_owned(),
+            );
         }
         if entry_point.http.sanitize_path {
             odd.push("sanitizePath is on, which changes paths with //".to_owned());
@@ -237,6 +271,21 @@ fn entry_points(answer: &Answer, config: &Config, part: &str, report: &mut Repor
             report.ok(part, format_args!("entry point '{wanted}' is set as it should be"));
         } else {
             report.warning(part, format_args!("entry point '{wanted}': {}; {advice}", odd.join("; ")));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_of_go() {
+        for (text, milliseconds) in [("2h0m0s", 7_200_000), ("1m30.5s", 90_500), ("1500ms", 1500), ("0s", 0)] {
+            assert_eq!(go_duration(text), Some(Duration::from_millis(milliseconds)), "{text}");
+        }
+        for text in ["5", "1x", "s", "-1s"] {
+            assert_eq!(go_duration(text), None, "{text}");
         }
     }
 }

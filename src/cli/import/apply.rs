@@ -6,9 +6,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Duration, Instant};
 
 use super::plan::Plan;
-use crate::cli::complain;
 use crate::cli::routes::client::{ApiClient, Told};
 use crate::cli::routes::here::Here;
+use crate::cli::{complain, wiring};
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::control::bulk::{self, Wish};
@@ -28,9 +28,8 @@ pub(super) async fn apply(config: &Config, here: &Here, plan: &Plan) -> Result<V
     let mut progress = Progress::new(plan.wishes.len());
     match here {
         Here::Store(store) => {
-            let (keys, routes_max) = (RecordKeys::new(config.prefix()), config.routing.max_routes);
-            let written =
-                bulk::write(&**store, &keys, &SystemClock, routes_max, &plan.wishes, |done| progress.at(done));
+            let (keys, max) = (RecordKeys::new(config.prefix()), wiring::room(config).max);
+            let written = bulk::write(&**store, &keys, &SystemClock, max, &plan.wishes, |done| progress.at(done));
             written.await.map_err(|error| progress.broken(&error.to_string()))?;
             complain(
                 "pointsman: a running Pointsman serves them within a second; one that is started later, from then on",

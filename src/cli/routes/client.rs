@@ -18,6 +18,7 @@ use url::Url;
 use super::pinned;
 use super::table::{Table, shorten};
 use crate::causes::innermost;
+use crate::files;
 use crate::route::RouteSpec;
 use crate::traefik::rule::Space;
 pub(in crate::cli) use visit::Visitor;
@@ -34,6 +35,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// A table of 50,000 routes has some 20 MB.
 const ANSWER_BYTES_MAX: usize = 512 * 1024 * 1024;
+
+/// No bundle of certificates is longer.
+const PEM_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// What stands in a path as it is.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
@@ -329,7 +333,8 @@ pub(in crate::cli) fn path_of_users(spec: &RouteSpec, space: Space) -> (Option<S
 
 fn with_tls(mut http: reqwest::ClientBuilder, tls: &Tls) -> Result<reqwest::ClientBuilder, String> {
     let read = |flag: &str, path: &Path| {
-        std::fs::read(path).map_err(|error| format!("{flag}: {} can't be read: {error}", path.display()))
+        files::read_any(path, PEM_BYTES_MAX)
+            .map_err(|error| format!("{flag}: {} can't be read: {error}", path.display()))
     };
     let wrong = |flag: &str, path: &Path, error: &reqwest::Error| {
         format!("{flag}: {} is not PEM that can be used ({})", path.display(), innermost(error))

@@ -1,6 +1,5 @@
 //! Where the routes of the settings are: in etcd, in a folder, or in the hands of the Pointsman that holds the folder.
 
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,10 +46,10 @@ pub(in crate::cli) async fn open(config: &Config, tls: &Tls, purpose: Purpose) -
                 Some(Held::Unknown) => {
                     return match holder(config, tls, folder, None, purpose).await {
                         Ok(here) => Ok(here),
-                        Err(unheard) => Err(check_owner(folder).err().unwrap_or(unheard)),
+                        Err(unheard) => Err(wiring::is_ours_alone(config, "data-dir", folder).err().unwrap_or(unheard)),
                     };
                 }
-                Some(Held::No) | None => check_owner(folder)?,
+                Some(Held::No) | None => wiring::is_ours_alone(config, "data-dir", folder)?,
             }
             if purpose == Purpose::Read && !embedded::is_there(folder) {
                 return Err(format!(
@@ -73,22 +72,6 @@ pub(in crate::cli) async fn open(config: &Config, tls: &Tls, purpose: Purpose) -
 /// Whether there is no folder yet, so that nothing can be in it.
 pub(in crate::cli) fn is_new(config: &Config) -> bool {
     matches!(&config.store, StoreConfig::OneMachine { folder, .. } if !embedded::is_there(folder))
-}
-
-/// What we would make in somebody else's folder he couldn't use.
-pub(in crate::cli) fn check_owner(folder: &Path) -> Result<(), String> {
-    let Ok(metadata) = folder.metadata() else { return Ok(()) };
-    let ours = embedded::our_user();
-    if metadata.uid() == ours {
-        return Ok(());
-    }
-    Err(format!(
-        "{} belongs to user {}, and we are user {ours}: run this as that user (sudo -u '#{}' pointsman …), so that the \
-         Pointsman that has it can still use every file in it",
-        folder.display(),
-        metadata.uid(),
-        metadata.uid()
-    ))
 }
 
 /// The Pointsman that has the folder, if it answers where the settings say.

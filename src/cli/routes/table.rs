@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use jiff::Timestamp;
 use serde::Deserialize;
-use serde_json::value::RawValue;
+use serde::de::{Error as _, IgnoredAny};
 
 use crate::api::{ApiSettings, would_record};
 use crate::route::{RouteData, RouteSpec, Target};
@@ -14,7 +14,7 @@ use crate::traefik::rule::Space;
 
 /// Records by path, each as it was written: one that can't be understood is no harm to the others.
 #[derive(Debug, Default)]
-pub(in crate::cli) struct Table(pub(in crate::cli) BTreeMap<String, Box<RawValue>>);
+pub(in crate::cli) struct Table(pub(in crate::cli) BTreeMap<String, Box<str>>);
 
 /// What a table says, as far as it can be recorded here.
 #[derive(Debug, Default)]
@@ -30,7 +30,7 @@ pub(in crate::cli) struct Understood {
 impl Table {
     /// Reads the text. The error is the end of a sentence.
     pub(in crate::cli) fn parse(text: &[u8]) -> Result<Self, String> {
-        let table: BTreeMap<String, Box<RawValue>> = serde_json::from_slice(text)
+        let table = split(text)
             .map_err(|error| format!("is not a table of routes, a JSON object from path to record: {error}"))?;
         match table.keys().next() {
             Some(key) if table.keys().all(|key| !key.starts_with('/')) => Err(format!(
@@ -46,7 +46,7 @@ impl Table {
         let mut text = String::from("{");
         for (i, (path, record)) in self.0.iter().enumerate() {
             let path = serde_json::Value::from(path.as_str());
-            let _ = write!(text, "{}\n{path}: {}", if i == 0 { "" } else { "," }, record.get().trim());
+            let _ = write!(text, "{}\n{path}: {}", if i == 0 { "" } else { "," }, record.trim());
         }
         text.push_str(if self.0.is_empty() { "}\n" } else { "\n}\n" });
         text
@@ -61,7 +61,7 @@ impl Table {
             self.0.into_iter().partition(|(path, _)| path == "/" || (!path.starts_with("//") && !path.ends_with('/')));
         for (path, record) in usual.into_iter().chain(odd) {
             let read = if path.starts_with('/') {
-                would_record(&path, record.get(), settings)
+                would_record(&path, &record, settings)
             } else {
                 Err("a path begins with '/'".to_owned())
             };
@@ -103,13 +103,42 @@ impl Understood {
     }
 }
 
+/// The values of a JSON object, each as it is written. The JSON library has a way to do that, which also gives a meaning to a
+/// key that anybody may write.
+fn split(text: &[u8]) -> Result<BTreeMap<String, Box<str>>, serde_json::Error> {
+    let IgnoredAny = serde_json::from_slice(text)?;
+    let text = std::str::from_utf8(text).map_err(serde_json::Error::custom)?.trim_ascii();
+    let Some(inner) = text.strip_prefix('{') else { return Err(serde_json::Error::custom("it is no object")) };
+    // From here on only the object's own commas and colons stand between two values.
+    let (mut at, mut values) = (1, BTreeMap::new());
+    let mut is_more = !inner.trim_ascii_start().starts_with('}');
+    while is_more {
+        let key = next::<String>(text, &mut at)?.0;
+        at += text[at..].find(':').unwrap_or_default() + 1;
+        // The last of two with the same key counts, as for everybody who reads JSON.
+        values.insert(key, next::<IgnoredAny>(text, &mut at)?.1.into());
+        let comma = text[at..].find(',');
+        at += comma.unwrap_or_default() + 1;
+        is_more = comma.is_some();
+    }
+    Ok(values)
+}
+
+/// The JSON value that begins at `at`, and its text; afterwards `at` is where it ends.
+fn next<'a, T: Deserialize<'a>>(text: &'a str, at: &mut usize) -> Result<(T, &'a str), serde_json::Error> {
+    let mut values = serde_json::Deserializer::from_str(&text[*at..]).into_iter::<T>();
+    let value = values.next().unwrap_or_else(|| Err(serde_json::Error::custom("it ends early")))?;
+    let begin = std::mem::replace(at, *at + values.byte_offset());
+    Ok((value, text[begin..*at].trim_ascii()))
+}
+
 /// What a proxy says of a route's last use.
-fn last_activity(record: &RawValue) -> Option<Timestamp> {
+fn last_activity(record: &str) -> Option<Timestamp> {
     #[derive(Deserialize)]
     struct Times {
         last_activity: Option<Timestamp>,
     }
-    serde_json::from_str::<Times>(record.get()).ok()?.last_activity
+    serde_json::from_str::<Times>(record).ok()?.last_activity
 }
 
 /// The beginning of a text that may be long.
@@ -142,6 +171,37 @@ mod tests {
             "{\n\"/a\\n\": {\"target\":\"http://y\",\"n\":1.50},\n\"/b\": {\"target\":\"http://x\"}\n}\n"
         );
         assert_eq!(Table::default().to_text(), "{}\n");
+    }
+
+    #[test]
+    fn each_record_is_kept_as_it_is_written() {
+        for (text, records) in [
+            ("{}", &[][..]),
+            (" { \"/a\" : 1.50 } ", &[("/a", "1.50")]),
+            (
+                r#"{"/a,:}":"x,\"}:","/b":{"c":[1,{"d":"}"}]},"/e":null}"#,
+                &[("/a,:}", r#""x,\"}:""#), ("/b", r#"{"c":[1,{"d":"}"}]}"#), ("/e", "null")],
+            ),
+            (r#"{"/\u0061":1,"/a":2}"#, &[("/a", "2")]),
+        ] {
+            let table = Table::parse(text.as_bytes()).unwrap();
+            let found: Vec<_> = table.0.iter().map(|(path, record)| (path.as_str(), &**record)).collect();
+            assert_eq!(found, records, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_deep_record_is_refused_and_a_strange_key_has_no_meaning() {
+        let deep = format!(r#"{{"target":"http://x","x":{}{}}}"#, "[".repeat(70), "]".repeat(70));
+        let deeper = format!(r#"{{"target":"http://x","x":{}{}}}"#, "[".repeat(700), "]".repeat(700));
+        let raw = r#"{"$serde_json::private::RawValue":"[[[7]]]","target":"http://x"}"#;
+        let found = understood(&format!(r#"{{"/deep":{deep},"/deeper":{deeper},"/raw":{raw}}}"#), false);
+        assert!(
+            found.refused.len() == 2 && found.refused.iter().all(|(_, why)| why.contains("64 levels")),
+            "{found:?}"
+        );
+        let data = &found.routes[&RouteSpec::from_decoded("/raw").unwrap()].1;
+        assert_eq!(serde_json::to_string(data).unwrap(), raw);
     }
 
     #[rstest]
@@ -212,8 +272,7 @@ mod tests {
 
         #[test]
         fn any_paths_survive_the_text(paths in prop::collection::btree_set("/\\PC{0,12}|/[\u{0}-\u{ff}]{0,9}", 0..9)) {
-            let record = || RawValue::from_string(r#"{"target":"http://x"}"#.to_owned()).unwrap();
-            let table = Table(paths.iter().map(|path| (path.clone(), record())).collect());
+            let table = Table(paths.iter().map(|path| (path.clone(), r#"{"target":"http://x"}"#.into())).collect());
             let text = table.to_text();
             prop_assert_eq!(text.lines().count(), if paths.is_empty() { 1 } else { paths.len() + 2 });
             let read = Table::parse(text.as_bytes()).unwrap();

@@ -45,6 +45,11 @@ pub const SETTINGS: &[Setting] = &[
     file(Group::General, "config", "Read settings from this TOML file; flags and variables win over it."),
     one(Group::General, "log-level", "LEVEL", Some("info"), "debug, info, warn or error."),
     one(Group::General, "log-format", "FORMAT", Some("text"), "text for people, json for machines; written to stderr."),
+    switch(
+        Group::General,
+        "shared-folders",
+        "Also use folders that other users own or may write to; for containers, where there are no other users.",
+    ),
     file(Group::General, "pid-file", "Write our process number there, and remove the file at the end."),
     one(Group::Public, "ip", "ADDRESS", Some("all addresses"), "Address that users come in by; empty or * for all."),
     one(Group::Public, "port", "PORT", Some("8000"), "Port that users come in by."),
@@ -54,6 +59,13 @@ pub const SETTINGS: &[Setting] = &[
         "PATH",
         None,
         "Unix socket that users come in by, instead of --ip and --port.",
+    )),
+    one_machine(one(
+        Group::Public,
+        "max-socket-connections",
+        "NUMBER",
+        Some("an eighth of the limit of open files"),
+        "The most connections of users by --socket, and the most to servers behind Unix sockets.",
     )),
     file(Group::Public, "ssl-key", "Private key (PEM) of the certificate that users see; makes --port speak https."),
     file(
@@ -86,6 +98,13 @@ pub const SETTINGS: &[Setting] = &[
         "A second port, for plain http, that sends users to https; needs --ssl-key and --ssl-cert.",
     ),
     one(Group::Public, "redirect-to", "PORT", Some("as --port"), "The port that --redirect-port sends users to."),
+    one(
+        Group::Public,
+        "request-timeout",
+        "MILLISECONDS",
+        Some("7200000"),
+        "How long a request of a user may take to arrive, an upload included; silent clients are cut off after it too.",
+    ),
     one(
         Group::Public,
         "keep-alive-timeout",
@@ -180,6 +199,13 @@ pub const SETTINGS: &[Setting] = &[
         Some("routes"),
         "Claim that, where a token has it, limits the token to the routes below a path.",
     ),
+    one(
+        Group::Jwt,
+        "jwt-table-percent",
+        "NUMBER",
+        Some("10"),
+        "How much of --max-routes and --max-table-bytes the paths of a token with that claim may fill.",
+    ),
     one_machine(one(
         Group::OneMachine,
         "data-dir",
@@ -225,6 +251,12 @@ pub const SETTINGS: &[Setting] = &[
     )),
     etcd(file(Group::Etcd, "etcd-cert", "Our certificate (PEM), where etcd asks for one.")),
     etcd(file(Group::Etcd, "etcd-key", "The key (PEM) of that certificate.")),
+    etcd(switch(
+        Group::Etcd,
+        "allow-revision-bump",
+        "After a restore of etcd from a backup, write a key up to 100,000 times until its revision is where it was: so no \
+         Traefik needs a restart. For an etcd of our own.",
+    )),
     etcd(list(
         Group::Traefik,
         "traefik-api",
@@ -282,6 +314,13 @@ pub const SETTINGS: &[Setting] = &[
         "Where requests without a route go; only set at start, and only if '/' has no route.",
     ),
     one(Group::Routing, "max-routes", "NUMBER", Some("50000"), "The most routes that are accepted."),
+    one(
+        Group::Routing,
+        "max-table-bytes",
+        "BYTES",
+        Some("67108864"),
+        "The most bytes that the records of all routes may have together.",
+    ),
     file(Group::Servers, "client-ssl-key", "Private key (PEM) that https servers are shown."),
     file(Group::Servers, "client-ssl-cert", "Certificate (PEM) that https servers are shown."),
     one(

@@ -39,8 +39,8 @@ impl Mirror {
     pub(super) fn watch_for_flapping(&self, events: &[Event]) {
         let (keys, now) = (&self.settings.records, Instant::now());
         let mut detector = self.flapping.lock().unwrap_or_else(PoisonError::into_inner);
-        for event in events.iter().filter(|event| keys.is_route(event.key())) {
-            let Some(spec) = self.spec_of(event.key()) else { continue };
+        for event in events {
+            let Some(spec) = keys.spec(event.key()) else { continue };
             let old = self.read().table.get(&spec).map(|route| route.target.clone());
             let Event::Put(entry) = event else {
                 detector.delete(&spec, old.as_ref(), now);
@@ -84,7 +84,7 @@ impl Mirror {
         let view = self.read();
         let unreadable = (!view.unreadable.is_empty()).then(|| {
             let named = hands::named(view.unreadable.keys().map(String::as_str));
-            format!("records that can't be read, so that their routes stay as they were: {named}; add each route again, or remove its key")
+            format!("records that can't be read, so that their routes stay as they were: {named}; add each route again, or delete it")
         });
         let foreign = (!view.foreign_records.is_empty()).then(|| {
             let named = hands::named(view.foreign_records.iter().map(String::as_str));

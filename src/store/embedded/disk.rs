@@ -6,11 +6,13 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::{fmt, fs, io};
 
-use redb::{Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::backends::InMemoryBackend;
+use redb::{Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageBackend as _, TableDefinition};
 use tracing::{info, warn};
 
 use super::OpenError;
 use super::folder::{Folder, Lock, private};
+use crate::files;
 use crate::store::versions::{Change, FIRST_REVISION, Keys, Versions};
 use crate::store::{Event, Revision};
 
@@ -45,6 +47,8 @@ enum Fault {
     Damaged(String),
     /// It is of another format, and who wrote it.
     Format(String, String),
+    /// The disk takes nothing more.
+    NoRoom(String),
     /// The system refuses.
     System(String),
 }
@@ -54,20 +58,22 @@ impl Disk {
     pub(super) fn open(folder: Folder, lock: Lock) -> Result<(Self, Revision, Keys), OpenError> {
         let exists = folder.database().try_exists();
         let opened = match exists {
-            Ok(true) => read(&folder).and_then(|(database, revision, keys)| match lock.committed() {
+            Ok(true) => read_or_view(&folder).and_then(|(database, revision, keys)| match lock.committed() {
                 // The one thing that no checksum shows: an older state of the file than there was.
                 Some(newest) if newest > revision => {
                     Err(Fault::Damaged(format!("it ends with revision {revision}, and {newest} had been committed")))
                 }
                 _ => Ok((database, revision, keys)),
             }),
-            Ok(false) => create(&folder, FIRST_REVISION, &Keys::new()).map(|new| (new, FIRST_REVISION, Keys::new())),
+            Ok(false) => {
+                create(&folder, FIRST_REVISION, &Keys::new()).map(|new| (Some(new), FIRST_REVISION, Keys::new()))
+            }
             Err(error) => Err(error.into()),
         };
         let (database, revision, keys) = opened.map_err(|fault| fault.refusal(&folder))?;
         lock.leave_word(revision);
-        let mut disk = Self { database: Some(database), folder, lock };
-        if disk.is_too_large(&keys) {
+        let mut disk = Self { database, folder, lock };
+        if disk.database.is_some() && disk.is_too_large(&keys) {
             disk.replace(revision, &keys).map_err(|fault| fault.refusal(&disk.folder))?;
         }
         Ok((disk, revision, keys))
@@ -147,6 +153,25 @@ fn read(folder: &Folder) -> Result<(Database, Revision, Keys), Fault> {
     })
 }
 
+/// The same; on a disk that takes nothing more without the database, for to open one writes to its file. Everything in it is
+/// known then, and the first write opens it again.
+fn read_or_view(folder: &Folder) -> Result<(Option<Database>, Revision, Keys), Fault> {
+    let fault = match read(folder) {
+        Ok((database, revision, keys)) => return Ok((Some(database), revision, keys)),
+        Err(fault @ Fault::NoRoom(_)) => fault,
+        Err(other) => return Err(other),
+    };
+    warn!("{} can be read and not written: {fault}; make room, and it is", folder.database().display());
+    contained(|| {
+        let copy = InMemoryBackend::new();
+        let bytes = fs::read(folder.database())?;
+        copy.set_len(bytes.len() as u64)?;
+        copy.write(0, &bytes)?;
+        let (revision, keys) = read_all(&builder().create_with_backend(copy)?)?;
+        Ok((None, revision, keys))
+    })
+}
+
 /// Makes a file with these keys under another name, and then puts it in the place of the one there may be: so there is
 /// never a file that is half made.
 fn create(folder: &Folder, revision: Revision, keys: &Keys) -> Result<Database, Fault> {
@@ -155,8 +180,7 @@ fn create(folder: &Folder, revision: Revision, keys: &Keys) -> Result<Database, 
         let file = private().read(true).write(true).create(true).truncate(true).open(&path)?;
         let database = open(folder, file)?;
         write_all(&database, revision, keys)?;
-        fs::rename(&path, folder.database())?;
-        folder.sync()?;
+        files::put(&path, &folder.database())?;
         Ok(database)
     });
     if made.is_err() {
@@ -167,9 +191,13 @@ fn create(folder: &Folder, revision: Revision, keys: &Keys) -> Result<Database, 
 }
 
 fn open(folder: &Folder, file: fs::File) -> Result<Database, Fault> {
+    Ok(builder().create_with_backend(folder.backend(file)?)?)
+}
+
+fn builder() -> Builder {
     let mut builder = Builder::new();
     builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
-    Ok(builder.create_with_backend(folder.backend(file)?)?)
+    builder
 }
 
 fn read_all(database: &Database) -> Result<(Revision, Keys), Fault> {
@@ -261,7 +289,7 @@ impl Fault {
         match self {
             Self::Damaged(why) => OpenError::Damaged { file, why },
             Self::Format(found, written_by) => OpenError::Format { file, found, ours: FORMAT, written_by },
-            Self::System(why) => {
+            Self::System(why) | Self::NoRoom(why) => {
                 OpenError::Folder { folder: folder.path().to_owned(), why: format!("{}: {why}", file.display()) }
             }
         }
@@ -273,7 +301,7 @@ impl fmt::Display for Fault {
         match self {
             Self::Damaged(why) => write!(f, "it is damaged ({why})"),
             Self::Format(found, _) => write!(f, "it has the format {found}"),
-            Self::System(why) => f.write_str(why),
+            Self::System(why) | Self::NoRoom(why) => f.write_str(why),
         }
     }
 }
@@ -283,6 +311,9 @@ impl From<io::Error> for Fault {
         match error.kind() {
             // Both are redb's: a file that is none of its own, and one that ends too early.
             io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => Self::Damaged(error.to_string()),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::ReadOnlyFilesystem => {
+                Self::NoRoom(error.to_string())
+            }
             _ => Self::System(error.to_string()),
         }
     }

@@ -8,6 +8,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use super::OpenError;
+use crate::files::sync_folder;
 use crate::store::Revision;
 
 /// How often a held folder is tried again.
@@ -111,8 +112,4 @@ pub(super) fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.mode(0o600);
     options
-}
-
-fn sync_folder(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
 }

@@ -118,6 +118,41 @@ async fn a_process_that_ends_after_a_failed_write_leaves_a_whole_state() {
     assert!(lost > 5 && kept > 0, "{lost} were lost, {kept} were kept");
 }
 
+/// A full disk takes nothing of what opening the file writes, and everything that was acknowledged is there all the same.
+#[tokio::test]
+async fn a_file_on_a_full_disk_is_read_and_written_once_there_is_room() {
+    let mut failed = 0;
+    for calls in 0.. {
+        let folder = tempfile::tempdir().unwrap();
+        let (faults, store) = open(folder.path());
+        commit(&store, step(1)).await.unwrap();
+        // The next opening has something to mend.
+        faults.fail_after(3);
+        commit(&store, step(2)).await.unwrap_err();
+        let before = content(&store).await;
+        drop(store);
+        let place = Folder::new(folder.path().to_owned());
+        let faults = place.faults.clone();
+        faults.fail_after(calls);
+        let store =
+            EmbeddedStore::open_blocking(place, Duration::ZERO).unwrap_or_else(|e| panic!("{calls} calls: {e}"));
+        assert_eq!(content(&store).await, before, "after {calls} calls");
+        if !faults.mend() {
+            break;
+        }
+        failed += 1;
+        faults.fail_after(0);
+        commit(&store, step(3)).await.unwrap_err();
+        faults.mend();
+        commit(&store, step(4)).await.unwrap();
+        let after = content(&store).await;
+        assert_eq!(after.revision, before.revision + 1);
+        drop(store);
+        assert_eq!(content(&open(folder.path()).1).await, after, "after {calls} calls");
+    }
+    assert!(failed > 0, "no call of an opening writes");
+}
+
 #[tokio::test]
 async fn a_folder_that_can_not_be_begun_is_no_damaged_one() {
     let mut failed = 0;

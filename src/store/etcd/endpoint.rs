@@ -4,10 +4,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use etcd_client::{Client, ConnectOptions, KvClient};
-use tokio::time::Instant;
 
 use super::fault::{Fault, needs_login};
 use super::pool::Call;
+use crate::clock::Moment;
 use crate::store::StoreError;
 
 /// The largest answer to one read that we take.
@@ -28,7 +28,7 @@ struct State {
     /// The number of the connection to use: an older one in the slot is thrown away.
     number: u64,
     /// When the member last answered on this connection.
-    heard: Option<Instant>,
+    heard: Option<Moment>,
 }
 
 /// A connection, and the number by which it can be reported as broken.
@@ -113,7 +113,7 @@ impl Endpoint {
     pub(super) fn heard(&self, number: u64) {
         let mut state = self.state();
         if state.number == number {
-            state.heard = Some(Instant::now());
+            state.heard = Some(Moment::now());
         }
     }
 

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use super::endpoint::Endpoint;
 use super::fault::Fault;
+use super::header_of;
 use super::pool::Pool;
 use super::settings::EtcdSettings;
 use crate::store::StoreError;
@@ -70,9 +71,10 @@ impl Cluster {
     pub async fn add(&self, peer_url: &str) -> Result<u64, StoreError> {
         let call = async |client: &Client| {
             let added = client.cluster_client().member_add([peer_url.to_owned()], None).await?;
-            Ok(added.member().map_or(0, etcd_client::Member::id))
+            Ok(added.member().map(etcd_client::Member::id))
         };
-        self.change(call).await
+        let added = self.change(call).await?;
+        added.ok_or_else(|| StoreError::Unavailable("etcd did not say which member it has added".to_owned()))
     }
 
     /// Writes the note, unless there is one.
@@ -130,7 +132,7 @@ async fn ask(endpoint: &Arc<Endpoint>, key: &'static str, patience: Duration) ->
             client_urls: member.client_urls().to_vec(),
         });
         Ok(Membership {
-            cluster_id: list.header().map_or(0, etcd_client::ResponseHeader::cluster_id),
+            cluster_id: header_of(list.header())?.cluster_id(),
             members: members.collect(),
             note: read.kvs().first().map(|entry| entry.value().to_vec()),
         })

@@ -6,10 +6,13 @@ use std::time::Duration;
 use etcd_client::{Certificate, ConnectOptions, Identity, TlsOptions};
 use secrecy::{ExposeSecret, SecretString};
 
+use crate::files;
 use crate::store::StoreError;
 
 /// How long a call to etcd may take, unless it is told otherwise: below the 2 s in which our own callers want an answer.
 const OP_TIMEOUT: Duration = Duration::from_millis(1500);
+/// No password is longer, and no bundle of certificates.
+const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// How long one connection attempt may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// HTTP/2 pings on a connection with an open watch. etcd cuts off clients that ping more often than every 5 s
@@ -106,7 +109,8 @@ fn read_pem(setting: &str, file: &Path) -> Result<Vec<u8>, StoreError> {
 }
 
 fn read(setting: &str, file: &Path) -> Result<Vec<u8>, StoreError> {
-    std::fs::read(file).or_else(|error| refuse(format!("{setting}: {} can't be read: {error}", file.display())))
+    files::read_any(file, FILE_BYTES_MAX)
+        .or_else(|error| refuse(format!("{setting}: {} can't be read: {error}", file.display())))
 }
 
 fn refuse<T>(why: String) -> Result<T, StoreError> {

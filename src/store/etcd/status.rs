@@ -9,6 +9,7 @@ use tokio::time::timeout;
 
 use super::endpoint::Endpoint;
 use super::fault::Fault;
+use super::header_of;
 use super::pool::Pool;
 use super::settings::EtcdSettings;
 use crate::store::StoreError;
@@ -99,11 +100,11 @@ async fn ask_one(endpoint: &Arc<Endpoint>, patience: Duration) -> Result<Told, S
     let member = async {
         let mut client = endpoint.without_leader().await?;
         let status = client.status().await.map_err(failed)?;
-        let id = |of: fn(&etcd_client::ResponseHeader) -> u64| status.header().map_or(0, of);
+        let header = header_of(status.header())?;
         let member = MemberStatus {
             version: status.version().to_owned(),
-            cluster_id: id(etcd_client::ResponseHeader::cluster_id),
-            member_id: id(etcd_client::ResponseHeader::member_id),
+            cluster_id: header.cluster_id(),
+            member_id: header.member_id(),
             leader_id: status.leader(),
             database_bytes: status.db_size().try_into().unwrap_or(0),
             is_learner: status.is_learner(),

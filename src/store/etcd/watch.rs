@@ -54,9 +54,9 @@ async fn newest_revision(pool: &Pool, prefix: &str) -> Result<Revision, StoreErr
     let key = question_key(prefix);
     let read = pool.read(move |mut kv: KvClient| {
         let key = key.clone();
-        async move { kv.get(key, None).await.map(|answer| revision_of(answer.header())) }.boxed()
+        async move { kv.get(key, None).await }.boxed()
     });
-    read.await
+    revision_of(read.await?.header())
 }
 
 async fn open_on(endpoint: &Arc<Endpoint>, prefix: &str, after: Revision) -> Result<(EtcdWatch, Revision), Fault> {
@@ -108,6 +108,8 @@ async fn create(
     if created.canceled() {
         return Err(denied(endpoint.url(), &created, after));
     }
+    let revision = revision_of(created.header())
+        .map_err(|error| Denied::Otherwise(Fault::unavailable(endpoint.url(), &error.to_string())))?;
     endpoint.heard(connection.number);
     let progress_is_in_order = progress_is_in_order(connection).await;
     let watch = EtcdWatch {
@@ -121,7 +123,7 @@ async fn create(
         asked: 0,
         progress_is_in_order,
     };
-    Ok((watch, revision_of(created.header())))
+    Ok((watch, revision))
 }
 
 fn denied(url: &str, created: &WatchResponse, after: Revision) -> Denied {
@@ -234,7 +236,8 @@ impl EtcdWatch {
         }
         if message.events().is_empty() {
             if self.progress_is_in_order {
-                self.after = self.after.max(revision_of(message.header()));
+                let revision = revision_of(message.header()).map_err(|error| self.broken(&error.to_string()))?;
+                self.after = self.after.max(revision);
             }
             return Ok(Some(Changes { revision: self.after, events: Vec::new() }));
         }

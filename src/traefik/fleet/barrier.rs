@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::{Fleet, Laggards, Seen, Status, Traefiks};
+use crate::clock::Moment;
 use crate::traefik::lag::EVIDENCE_MAX;
 
 /// A Traefik that is up without our configuration may be about to load it: it is waited for this long.
@@ -47,8 +46,8 @@ impl Verdict {
 pub(super) fn behind(
     fleet: &Traefiks,
     change: Change<'_>,
-    start: Instant,
-    now: Instant,
+    start: Moment,
+    now: Moment,
     believed: impl Fn(&Status) -> bool,
 ) -> Verdict {
     let mut verdict = Verdict::default();
@@ -76,7 +75,7 @@ pub(super) fn behind(
 
 impl Seen {
     /// Whether it says how things are now.
-    pub(super) fn is_evidence(&self, now: Instant) -> bool {
+    pub(super) fn is_evidence(&self, now: Moment) -> bool {
         self.asked.is_some_and(|asked| now.duration_since(asked) <= EVIDENCE_MAX)
     }
 }
@@ -86,11 +85,11 @@ impl Fleet {
     pub(super) fn judge(
         &self,
         change: Change<'_>,
-        start: Instant,
-        shown_since: &mut Option<Instant>,
+        start: Moment,
+        shown_since: &mut Option<Moment>,
     ) -> Result<(), String> {
         let seen = self.seen.borrow();
-        let now = Instant::now();
+        let now = Moment::now();
         let verdict = behind(&seen, change, start, now, |status| self.belief.holds(status));
         let result = verdict.result();
         if verdict.serving_now == 0 {
@@ -122,11 +121,11 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    fn seen(status: Status, asked: Instant) -> Seen {
+    fn seen(status: Status, asked: Moment) -> Seen {
         Seen { status, since: asked, asked: Some(asked), asking: None, router_errors: None }
     }
 
-    fn serving(n: u64, at: Instant) -> Seen {
+    fn serving(n: u64, at: Moment) -> Seen {
         seen(Status::Serving(Marker { layout: 1, digest: "d".into(), tag: String::new(), epoch: "e".into(), n }), at)
     }
 
@@ -134,13 +133,13 @@ mod tests {
         all.into_iter().enumerate().map(|(i, seen)| (format!("http://t{i}"), seen)).collect()
     }
 
-    fn result<const N: usize>(all: [Seen; N], start: Instant, now: Instant) -> Result<(), String> {
+    fn result<const N: usize>(all: [Seen; N], start: Moment, now: Moment) -> Result<(), String> {
         behind(&of(all), Change { epoch: "e", n: 7, answers: true }, start, now, |_| true).result()
     }
 
     #[test]
     fn everybody_live_must_serve_it() {
-        let t = Instant::now();
+        let t = Moment::now();
         let now = t + LOADING_GRACE + 2 * MS;
         let fallback =
             Status::Fallback(Marker { layout: 1, digest: "d".into(), tag: String::new(), epoch: "e".into(), n: 7 });
@@ -155,7 +154,7 @@ mod tests {
 
     #[test]
     fn who_serves_nobody_is_not_waited_for() {
-        let t = Instant::now();
+        let t = Moment::now();
         let now = t + LOADING_GRACE + 2 * MS;
         assert_eq!(result([serving(7, t), seen(Status::Down, t)], t, now), Ok(()));
         assert!(result([serving(7, t), seen(Status::Down, t)], t + MS, now).is_err(), "it may have begun since");
@@ -167,7 +166,7 @@ mod tests {
 
     #[test]
     fn what_is_not_believed_does_not_count() {
-        let t = Instant::now();
+        let t = Moment::now();
         let all = of([serving(7, t), serving(8, t)]);
         let seven = |status: &Status| status.marker().is_some_and(|marker| marker.n == 7);
         let verdict = behind(&all, Change { epoch: "e", n: 7, answers: true }, t, t, seven);
@@ -176,7 +175,7 @@ mod tests {
 
     #[test]
     fn an_old_look_is_no_evidence() {
-        let t = Instant::now();
+        let t = Moment::now();
         let all = of([serving(7, t)]);
         let at = |now| behind(&all, Change { epoch: "e", n: 7, answers: true }, t, now, |_| true).serving_now;
         assert_eq!((at(t + EVIDENCE_MAX), at(t + EVIDENCE_MAX + MS)), (1, 0));

@@ -6,11 +6,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::barrier::LOADING_GRACE;
 use super::{Seen, Status, Traefiks};
+use crate::clock::Moment;
 use crate::traefik::lag::{Behind, History, PATIENCE};
 use crate::traefik::marker::Marker;
 
@@ -31,7 +31,7 @@ pub struct Laggard {
 /// From the moment that a Traefik was found to lag until it serves what all others do.
 #[derive(Debug)]
 struct Episode {
-    since: Instant,
+    since: Moment,
     silent: bool,
     /// How many changes went on without it.
     without: u64,
@@ -45,19 +45,19 @@ pub(super) struct Watchlist {
     /// The newest change that was answered without somebody: nobody is let in again who does not serve it.
     floor: Option<(String, u64)>,
     /// Since when we have looked without a pause.
-    awake_since: Instant,
+    awake_since: Moment,
     /// How many changes went on without a laggard.
     pub(super) went_on: u64,
 }
 
 impl Watchlist {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(super) fn new(now: Moment) -> Self {
         let history = History::default();
         Self { history, episodes: BTreeMap::new(), floor: None, awake_since: now, went_on: 0 }
     }
 
     /// We have not looked for a while, until now.
-    pub(super) fn woke(&mut self, now: Instant) {
+    pub(super) fn woke(&mut self, now: Moment) {
         self.awake_since = now;
     }
 
@@ -71,7 +71,7 @@ impl Watchlist {
     }
 
     /// The Traefik at `url` showed `marker` to a look, and was last looked at before `earlier`.
-    pub(super) fn see(&mut self, url: &str, marker: &Marker, earlier: Option<Instant>, now: Instant) {
+    pub(super) fn see(&mut self, url: &str, marker: &Marker, earlier: Option<Moment>, now: Moment) {
         // Between two looks that follow each other it is taken for new now. After a pause, or at our start, it may have
         // been there for long.
         let from = match earlier {
@@ -83,19 +83,19 @@ impl Watchlist {
     }
 
     /// Since when this state is behind what another Traefik serves now.
-    pub(super) fn behind(&self, all: &Traefiks, marker: &Marker, now: Instant) -> Option<Behind> {
+    pub(super) fn behind(&self, all: &Traefiks, marker: &Marker, now: Moment) -> Option<Behind> {
         let ahead = |seen: &Seen| self.serves_ahead(seen, marker.state(), now);
         if all.values().any(ahead) { self.history.behind_since(marker, now) } else { None }
     }
 
     /// Whether it is known to serve, now and from the store, something newer than this.
-    fn serves_ahead(&self, seen: &Seen, state: (&str, u64), now: Instant) -> bool {
+    fn serves_ahead(&self, seen: &Seen, state: (&str, u64), now: Moment) -> bool {
         matches!(&seen.status, Status::Serving(marker)
             if seen.is_evidence(now) && self.history.is_ahead(marker.state(), state, now))
     }
 
     /// Those who serve and are no laggards, as far as that is known now, and when they were asked.
-    fn healthy<'a>(&'a self, all: &'a Traefiks, now: Instant) -> impl Iterator<Item = (&'a Seen, &'a Marker)> + 'a {
+    fn healthy<'a>(&'a self, all: &'a Traefiks, now: Moment) -> impl Iterator<Item = (&'a Seen, &'a Marker)> + 'a {
         all.iter().filter_map(move |(url, seen)| match &seen.status {
             Status::Serving(marker) if seen.is_evidence(now) && !self.episodes.contains_key(url) => {
                 Some((seen, marker))
@@ -110,7 +110,7 @@ impl Watchlist {
     }
 
     /// Why the Traefik that serves this is to be taken out of service; `None` if it isn't.
-    pub(super) fn withdrawn(&self, all: &Traefiks, marker: &Marker, now: Instant) -> Option<String> {
+    pub(super) fn withdrawn(&self, all: &Traefiks, marker: &Marker, now: Moment) -> Option<String> {
         let behind = self.behind(all, marker, now);
         let lag = behind.map_or(Duration::ZERO, |behind| now.duration_since(behind.from));
         if lag > PATIENCE {
@@ -135,14 +135,7 @@ impl Watchlist {
     }
 
     /// Whether a change may go on without this one, which doesn't serve it while another one has since `shown_since`.
-    pub(super) fn is_excused(
-        &self,
-        url: &str,
-        seen: &Seen,
-        grace: Duration,
-        shown_since: Instant,
-        now: Instant,
-    ) -> bool {
+    pub(super) fn is_excused(&self, url: &str, seen: &Seen, grace: Duration, shown_since: Moment, now: Moment) -> bool {
         if !self.episodes.contains_key(url) {
             return false;
         }
@@ -163,7 +156,7 @@ impl Watchlist {
     }
 
     /// A change is answered that these don't serve.
-    pub(super) fn go_on_without<'a>(&mut self, urls: impl Iterator<Item = &'a str>, epoch: &str, n: u64, now: Instant) {
+    pub(super) fn go_on_without<'a>(&mut self, urls: impl Iterator<Item = &'a str>, epoch: &str, n: u64, now: Moment) {
         self.went_on += 1;
         let is_higher = self.floor.as_ref().is_none_or(|(e, m)| self.history.is_ahead((epoch, n), (e, *m), now));
         if is_higher {
@@ -184,7 +177,7 @@ impl Watchlist {
     }
 
     /// Looks who began to lag and who is back.
-    pub(super) fn review(&mut self, all: &Traefiks, now: Instant) {
+    pub(super) fn review(&mut self, all: &Traefiks, now: Moment) {
         let others = all.values().any(|s| matches!(s.status, Status::Serving(_)) && s.is_evidence(now));
         for (url, seen) in all {
             let lagging = match &seen.status {
@@ -216,7 +209,7 @@ impl Watchlist {
     }
 
     /// Whether a laggard serves what all others do, as they were asked after it; or serves nobody.
-    fn is_back(&self, all: &Traefiks, url: &str, seen: &Seen, now: Instant) -> bool {
+    fn is_back(&self, all: &Traefiks, url: &str, seen: &Seen, now: Moment) -> bool {
         match &seen.status {
             Status::Serving(marker) | Status::Fallback(marker) => {
                 let mut healthy = self.healthy(all, now).peekable();
@@ -236,7 +229,7 @@ impl Watchlist {
         }
     }
 
-    fn end(&mut self, url: &str, seen: &Seen, now: Instant) {
+    fn end(&mut self, url: &str, seen: &Seen, now: Moment) {
         let Some(episode) = self.episodes.remove(url) else { return };
         let (seconds, without) = (now.duration_since(episode.since).as_secs(), episode.without);
         if seen.status.marker().is_some() {
@@ -251,7 +244,7 @@ impl Watchlist {
     }
 
     /// All who lag now.
-    pub(super) fn laggards(&self, now: Instant) -> BTreeMap<String, Laggard> {
+    pub(super) fn laggards(&self, now: Moment) -> BTreeMap<String, Laggard> {
         let laggard = |episode: &Episode| Laggard {
             lag: now.duration_since(episode.since),
             excused: episode.without > 0,
@@ -261,7 +254,7 @@ impl Watchlist {
     }
 }
 
-fn serves(seen: &Seen, epoch: &str, n: u64, now: Instant) -> bool {
+fn serves(seen: &Seen, epoch: &str, n: u64, now: Moment) -> bool {
     seen.is_evidence(now) && seen.status.marker().is_some_and(|marker| marker.covers(epoch, n))
 }
 

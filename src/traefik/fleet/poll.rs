@@ -8,6 +8,7 @@ use tracing::{debug, info, warn};
 
 use super::barrier::LOADING_GRACE;
 use super::{CALM_INTERVAL, Fleet, Seen, Status};
+use crate::clock::Moment;
 use crate::traefik::client::{ClientError, Shown, TraefikClient};
 
 /// While somebody waits, a Traefik is asked again after a twentieth of the time waited so far, within these limits: the
@@ -19,16 +20,16 @@ const ROUTERS_INTERVAL: Duration = Duration::from_secs(60);
 
 impl Fleet {
     pub(super) async fn poll(self: Arc<Self>, url: String) {
-        let client = match self.client(&url) {
+        let client = match self.client(&url).await {
             Ok(client) => client,
-            Err(reason) => return self.update(&url, Status::Silent(reason.to_string()), Instant::now()),
+            Err(reason) => return self.update(&url, Status::Silent(reason.to_string()), Moment::now()),
         };
         let mut wanted = self.wanted.subscribe();
         let mut routers_due = Instant::now();
         loop {
             // Whoever comes while the question is open wants a newer one.
             wanted.mark_unchanged();
-            let asked = Instant::now();
+            let asked = Moment::now();
             self.change(&url, |seen| seen.asking = Some(asked));
             let status = match client.shown().await {
                 Ok(Shown::Own(marker)) => Status::Serving(marker),
@@ -43,8 +44,8 @@ impl Fleet {
             self.update(&url, status, asked);
             let waited = now_wanted.since.map_or(LOADING_GRACE * 2, |since| since.elapsed());
             let is_calm = covers || waited > LOADING_GRACE * 2;
-            if serves && is_calm && routers_due <= asked {
-                routers_due = asked + ROUTERS_INTERVAL;
+            if serves && is_calm && routers_due <= Instant::now() {
+                routers_due = Instant::now() + ROUTERS_INTERVAL;
                 self.look_at_routers(&url, &client).await;
             }
             let pause =
@@ -106,8 +107,8 @@ impl Fleet {
         }
     }
 
-    fn update(&self, url: &str, status: Status, asked: Instant) {
-        let now = Instant::now();
+    fn update(&self, url: &str, status: Status, asked: Moment) {
+        let now = Moment::now();
         self.seen.send_if_modified(|all| {
             let mut watchlist = self.watchlist();
             let Some(seen) = all.get_mut(url) else { return false };

@@ -31,6 +31,7 @@ fn settings(variant: Variant) -> Settings {
         entry_points: vec!["web".to_owned()],
         space: variant.space,
         pages_url: variant.pages.then(|| "http://127.0.0.1:1".parse().expect("a URL")),
+        pages_get_address: false,
         middlewares: Vec::new(),
         servers: Servers { include_prefix: !variant.cut, ..Servers::default() },
     }

@@ -65,6 +65,35 @@ def dead(world):
     return seen
 
 
+@plain("a server that says chunked twice")
+def chunked_twice(world):
+    """A framing that RFC 9112 forbids. Some frameworks write it when an application sets the header itself."""
+    heads = {
+        "two lines": b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+        "one line": b"Transfer-Encoding: chunked, chunked\r\n",
+    }
+    seen = {}
+    for number, (title, lines) in enumerate(heads.items()):
+        answer = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n" + lines + b"\r\n2\r\nhi\r\n0\r\n\r\n"
+        world.route(f"/twice{number}", world.server(handler=raw(answer)))
+        got = world.ask(f"/twice{number}/x")
+        seen[title] = [got.outcome, got.gist]
+    return seen
+
+
+@plain("pages for long addresses")
+def long_addresses(world):
+    dead = world.server()
+    dead.stop()
+    world.route("/dead", dead)
+    seen = {}
+    for title, rest in {"a long name": "x" * 15000, "many escapes": "%2F" * 3300, "many slashes": "/" * 15000}.items():
+        for place in ("/dead", "/nothing"):
+            answer = world.ask(f"{place}/{rest}")
+            seen[f"{place}, {title}"] = [answer.outcome, answer.gist.startswith(("(a page)", "<"))]
+    return seen
+
+
 @plain("a server that dies in the middle of its answer")
 def dies(world):
     def halfway(exchange):

@@ -1,6 +1,7 @@
 """What a server gets of a request."""
 
 import hashlib
+import time
 
 from rig.cases import group
 from rig.wire import head_of
@@ -246,7 +247,7 @@ def forwarded_by_all(world):
 def large_heads(world):
     backend = world.root()
     seen = {}
-    for kilobytes in (8, 12, 15, 20, 100, 2000):
+    for kilobytes in (8, 12, 15, 20, 60, 100, 2000):
         backend.reset()
         answer = world.ask("/x", headers=[("X-Large", "z" * (kilobytes * 1024))])
         arrived = backend.requests and len(backend.last.header("x-large") or "")
@@ -270,6 +271,38 @@ def unusual(world):
         "HTTP/3.0": b"GET /x HTTP/3.0\r\nHost: hub.example\r\n\r\n",
     }
     return {title: world.raw(data, client=world.client(seconds=2)).outcome for title, data in texts.items()}
+
+
+@plain("a client that closes its side after its request", at_once=True)
+def half_closed(world):
+    world.root()
+    seen = {}
+    for title, method, body in [("GET", "GET", None), ("POST", "POST", b"x")]:
+        client = world.client()
+        length = [] if body is None else [("Content-Length", str(len(body)))]
+        client.send(head_of(f"{method} /x HTTP/1.1", [("Host", "hub.example"), *length]) + (body or b""))
+        client.finish()
+        seen[title] = client.answer().outcome
+    return seen
+
+
+@plain("clients that are slow to ask", slow=True, seconds=180, at_once=True)
+def slow_to_ask(world):
+    """Node gives a head 60 s, and looks each 30 s whether one is late."""
+    world.root()
+    clients = {"silent": b"", "half a head": b"GET /x HTTP/1.1\r\nX-Half: "}
+    opened = {title: world.client(seconds=120) for title in clients}
+    deadline = time.monotonic() + 110
+    for title, data in clients.items():
+        opened[title].send(data)
+    seen = {}
+    for title, client in opened.items():
+        client.socket.settimeout(max(deadline - time.monotonic(), 0.1))
+        try:
+            seen[f"{title}: ended within 110 s"] = not client.rest().startswith(b"HTTP/1.1 2")
+        except (TimeoutError, OSError):
+            seen[f"{title}: ended within 110 s"] = False
+    return seen
 
 
 @plain("many requests on one connection")
@@ -299,6 +332,15 @@ def custom_headers(world):
     world.websocket("/x")
     seen["a websocket"] = [backend.last.header("x-custom"), backend.last.header("x-second")]
     return seen
+
+
+@custom("names that servers read as a custom header's")
+def aliases(world):
+    """CGI and WSGI turn each of them into HTTP_X_CUSTOM."""
+    backend = world.root()
+    names = ["X_Custom", "X.Custom", "x~custom", "X_Under"]
+    world.ask("/x", headers=[(name, "mine") for name in names])
+    return {name: backend.last.header(name) for name in ["X-Custom", *names]}
 
 
 @change_origin("change origin")

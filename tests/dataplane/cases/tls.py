@@ -166,6 +166,8 @@ def redirected(world):
         "the root": ("GET", "/", "hub.example"),
         "PUT": ("PUT", "/x", "hub.example"),
         "health": ("GET", "/_chp_healthz", "hub.example"),
+        "two slashes": ("GET", "/user/a//b", "hub.example"),
+        "encoded characters": ("GET", "/a%2Fb%5C%3F%23%25%3B", "hub.example"),
     }
     for title, (method, path, host) in asked.items():
         client = world.client(world.extra_port)

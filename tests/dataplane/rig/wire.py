@@ -87,6 +87,10 @@ class Client:
     def send(self, data):
         self.socket.sendall(data)
 
+    def finish(self):
+        """Say that nothing more will be sent; answers can still come."""
+        self.socket.shutdown(socket.SHUT_WR)
+
     def more(self, limit=1 << 16):
         """Some bytes, or none when the other side has closed."""
         if self.pending:

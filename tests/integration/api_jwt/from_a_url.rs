@@ -1,16 +1,19 @@
 //! Keys behind a URL, which are fetched when a token needs them.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jsonwebtoken::{Algorithm, Header, encode};
-use pointsman::api::auth::JwtSettings;
+use pointsman::api::ApiSettings;
+use pointsman::api::auth::{AuthSettings, JwtSettings};
 use rstest::rstest;
 use serde_json::json;
+use tokio::time::timeout;
 
 use super::{SECRET, Signer, call, claims, file, settings, start, status};
-use crate::support::api::request;
-use crate::support::http::{Connection, Server, response};
+use crate::support::api::{Api, Setup, TOKEN, request};
+use crate::support::http::{Connection, PATIENCE, Server, ask, response};
+use crate::support::wait::eventually;
 
 /// A key set that a test changes while it is served.
 struct Issuer {
@@ -203,4 +206,53 @@ async fn a_secret_in_a_published_key_set_is_ignored() {
     let set = json!({"keys": [signer.jwk()]}).to_string();
     let api = start(JwtSettings { jwks_file: Some(file(&folder, "set", set)), ..settings() }).await;
     assert_eq!(status(&api, &signer.token(json!({}))).await, 200, "in a file of ours it is welcome");
+}
+
+#[tokio::test]
+async fn few_calls_wait_for_an_issuer_that_hangs_and_take_no_place_of_others() {
+    let signer = Signer::new(Algorithm::ES256, Some("k"));
+    let mut issuer = Issuer::start(&[]).await;
+    *issuer.keys.lock().expect("nobody panics with it") = None;
+    let auth = AuthSettings { tokens: vec![TOKEN.into()], jwt: Some(issuer.settings()) };
+    let settings = ApiSettings { calls_max: 1, ..ApiSettings::default() };
+    let api = Api::start_with(Setup { auth, settings, ..Setup::default() }).await;
+    let call = request("GET /api/routes", &format!("Authorization: Bearer {}\r\n", signer.token(json!({}))), "");
+    let mut waiting = Vec::new();
+    for _ in 0..16 {
+        let mut caller = Connection::open(api.address).await;
+        caller.send(&call).await;
+        waiting.push(caller);
+    }
+    issuer.server.heads.recv().await.expect("the key set is asked for");
+    // One more than may wait is answered at once; before, all would have waited for as long as the fetch takes.
+    let begun = Instant::now();
+    eventually("a call that need not wait", PATIENCE, || async {
+        let reply = timeout(Duration::from_millis(200), ask(api.address, &call)).await;
+        match reply {
+            Ok(reply) if reply.status == 503 && reply.body.contains("16 calls wait") => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    assert_eq!(api.call("GET /api/routes", "").await.status, 200, "the only place for work is free");
+    assert!(begun.elapsed() < Duration::from_secs(2), "it took {:?}", begun.elapsed());
+    for caller in &mut waiting {
+        assert_eq!(caller.reply().await.status, 503);
+    }
+    assert!(begun.elapsed() < Duration::from_secs(5), "one fetch is the end of all that wait: {:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_known_key_serves_while_the_issuer_hangs() {
+    let signer = Signer::new(Algorithm::ES256, Some("k"));
+    let issuer = Issuer::start(&[&signer]).await;
+    let api = start(issuer.settings()).await;
+    assert_eq!(status(&api, &signer.token(json!({}))).await, 200);
+    *issuer.keys.lock().expect("nobody panics with it") = None;
+    pass(Duration::from_secs(601)).await;
+    for _ in 0..2 {
+        let begun = Instant::now();
+        assert_eq!(status(&api, &signer.token(json!({}))).await, 200);
+        assert!(begun.elapsed() < Duration::from_secs(2), "it took {:?}", begun.elapsed());
+    }
 }

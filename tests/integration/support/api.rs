@@ -42,6 +42,8 @@ pub(crate) struct FakeRoutes {
     /// For how long nobody has confirmed the table, if it is told when a call fails.
     pub(crate) known: Mutex<Option<Duration>>,
     calls: Mutex<Vec<String>>,
+    /// The prefixes that the caller of the last addition was limited to.
+    pub(crate) below: Mutex<Option<Vec<RouteSpec>>>,
 }
 
 impl FakeRoutes {
@@ -69,7 +71,14 @@ impl FakeRoutes {
 
 #[async_trait]
 impl Routes for FakeRoutes {
-    async fn add(&self, spec: RouteSpec, target: Target, data: RouteData) -> Result<(), ControlError> {
+    async fn add(
+        &self,
+        spec: RouteSpec,
+        target: Target,
+        data: RouteData,
+        below: Option<&[RouteSpec]>,
+    ) -> Result<(), ControlError> {
+        *self.below.lock().expect("nobody panics with it") = below.map(ToOwned::to_owned);
         self.enter(format!("add {spec} {target}")).await?;
         let route = Route { spec, target, data, created: Timestamp::UNIX_EPOCH, n: 1 };
         self.table.lock().expect("nobody panics with it").insert(Arc::new(route));
@@ -93,7 +102,7 @@ impl Routes for FakeRoutes {
 
     fn last_known(&self) -> Option<LastKnown> {
         let age = (*self.known.lock().expect("nobody panics with it"))?;
-        Some(LastKnown { table: self.table.lock().expect("nobody panics with it").clone(), age })
+        Some(LastKnown { table: Arc::new(self.table.lock().expect("nobody panics with it").clone()), age })
     }
 }
 

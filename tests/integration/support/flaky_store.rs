@@ -11,6 +11,8 @@ pub(crate) struct FlakyStore {
     inner: SharedStore,
     /// Nothing goes through.
     pub(crate) away: AtomicBool,
+    /// Everything is read, and nothing written.
+    pub(crate) full: AtomicBool,
     /// The answers of so many commits get lost, although they happen.
     pub(crate) answers_to_lose: AtomicUsize,
     /// The commits that were asked for.
@@ -19,7 +21,13 @@ pub(crate) struct FlakyStore {
 
 impl FlakyStore {
     pub(crate) fn over(inner: SharedStore) -> Arc<Self> {
-        Arc::new(Self { inner, away: AtomicBool::new(false), answers_to_lose: 0.into(), commits: 0.into() })
+        Arc::new(Self {
+            inner,
+            away: AtomicBool::new(false),
+            full: AtomicBool::new(false),
+            answers_to_lose: 0.into(),
+            commits: 0.into(),
+        })
     }
 
     fn check(&self) -> Result<(), StoreError> {
@@ -42,6 +50,9 @@ impl Store for FlakyStore {
     async fn commit(&self, txn: Txn) -> Result<Commit, StoreError> {
         self.check()?;
         self.commits.fetch_add(1, Ordering::SeqCst);
+        if self.full.load(Ordering::SeqCst) {
+            return Err(StoreError::Refused("no space".into()));
+        }
         let done = self.inner.commit(txn).await;
         let lose = |n: usize| n.checked_sub(1);
         if self.answers_to_lose.fetch_update(Ordering::SeqCst, Ordering::SeqCst, lose).is_ok() {

@@ -11,6 +11,14 @@ use tokio::time::timeout;
 /// Nothing in these tests takes longer, unless it hangs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
+/// More connections at once than the library's default queue of 128 holds, and fewer than any system's.
+pub(crate) const BURST: usize = 300;
+
+/// A connection to a listener that may not accept for a while. One that the kernel drops is tried again after a second.
+pub(crate) async fn connect_within_a_second<S>(connecting: impl Future<Output = std::io::Result<S>>) -> S {
+    timeout(Duration::from_millis(900), connecting).await.expect("the queue takes it").expect("connects")
+}
+
 /// An answer, taken apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Reply {
@@ -65,6 +73,11 @@ impl Connection {
     /// Sends bytes, unless the other side has gone.
     pub(crate) async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
         timeout(PATIENCE, self.stream.write_all(bytes.as_ref())).await.expect("the bytes are taken in time")
+    }
+
+    /// Says that nothing more will be sent; answers can still come.
+    pub(crate) async fn finish(&mut self) {
+        self.stream.shutdown().await.expect("half closed");
     }
 
     /// Reads the head of the next request.

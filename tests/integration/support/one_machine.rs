@@ -127,10 +127,46 @@ impl OneMachine {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.public))
     }
 
+    /// The number of the process that is Traefik now.
+    pub(crate) fn traefik(&self) -> Option<u32> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.process.pid())).expect("its threads").flatten();
+        let children = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+        let children: Vec<String> =
+            children.flat_map(|list| list.split(' ').map(str::to_owned).collect::<Vec<_>>()).collect();
+        let is_traefik = |pid: &&String| {
+            std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "traefik")
+        };
+        children.iter().find(is_traefik).and_then(|pid| pid.parse().ok())
+    }
+
+    /// Kills the Traefik that runs, and says which it was.
+    pub(crate) fn kill_traefik(&self) -> u32 {
+        let pid = self.traefik().expect("it runs");
+        kill(pid);
+        pid
+    }
+
+    /// Waits until a Traefik that isn't this one has the routes.
+    pub(crate) async fn another_traefik(&self, first: u32) {
+        eventually("another Traefik has the routes", Duration::from_secs(20), || async {
+            match (self.traefik(), self.get("/_chp_healthz").await.status) {
+                (Some(pid), 200) if pid != first => Ok(()),
+                other => Err(format!("{other:?}\n{}", self.process.log())),
+            }
+        })
+        .await;
+    }
+
     /// A file in its folder.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
+}
+
+/// Kills a process, also one that this test did not start.
+pub(crate) fn kill(pid: u32) {
+    let killed = std::process::Command::new("kill").args(["-s", "KILL", &pid.to_string()]).status();
+    assert!(killed.is_ok_and(|status| status.success()), "{pid} can't be killed");
 }
 
 /// One request over a connection.

@@ -91,9 +91,28 @@ impl Running {
         self.child.id()
     }
 
-    /// What it has said so far.
+    /// What it has said so far; nothing if its log is no file.
     pub(crate) fn log(&self) -> String {
+        if !self.log.is_file() {
+            return String::new();
+        }
+        self.wait_for_writer();
         std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Lines of ours are written by a thread named `log`: when it sleeps, nothing waits to be written.
+    fn wait_for_writer(&self) {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).into_iter().flatten().flatten();
+        let stats = tasks.map(|task| task.path().join("stat"));
+        let is_writer = |stat: &PathBuf| std::fs::read_to_string(stat).is_ok_and(|text| text.contains(" (log) "));
+        let Some(writer) = stats.into_iter().find(is_writer) else { return };
+        let give_up = Instant::now() + Duration::from_secs(1);
+        let writes = || {
+            std::fs::read_to_string(&writer).is_ok_and(|text| text.contains(" (log) R") || text.contains(" (log) D"))
+        };
+        while writes() && Instant::now() < give_up {
+            std::thread::yield_now();
+        }
     }
 
     /// Sends a signal, by its short name.

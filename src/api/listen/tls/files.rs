@@ -13,6 +13,17 @@ use super::TlsError;
 /// Bundles of authorities may be long; nothing else is.
 const BYTES_MAX: u64 = 4 * 1024 * 1024;
 
+/// The shortest RSA key that our TLS library signs with.
+const RSA_BITS_MIN: usize = 2048;
+
+/// Tags of DER.
+const INTEGER: u8 = 0x02;
+const OCTET_STRING: u8 = 0x04;
+const SEQUENCE: u8 = 0x30;
+
+/// The object identifier of RSA keys, with its tag and length.
+const RSA_ENCRYPTION: &[u8] = &[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
+
 /// A certificate with what leads to its authority, and the key that belongs to it.
 pub(in crate::api) struct Pair {
     /// The certificate first.
@@ -37,9 +48,52 @@ impl Pair {
                 Err(TlsError::new(cert_flag, cert_file, says))
             }
             Err(rustls::Error::InvalidCertificate(error)) => Err(TlsError::new(cert_flag, cert_file, error)),
-            Err(error) => Err(TlsError::new(key_flag, key_file, error)),
+            Err(error) => Err(match rsa_bits(&key) {
+                Some(bits) if bits < RSA_BITS_MIN => {
+                    let says = format!(
+                        "its RSA key has {bits} bits, and at least {RSA_BITS_MIN} are needed; make a new key and a \
+                         certificate for it"
+                    );
+                    TlsError::new(key_flag, key_file, says)
+                }
+                _ => TlsError::new(key_flag, key_file, error),
+            }),
         }
     }
+}
+
+/// How long the modulus of an RSA key is; `None` for another kind of key.
+fn rsa_bits(key: &PrivateKeyDer<'_>) -> Option<usize> {
+    let pkcs1 = match key {
+        PrivateKeyDer::Pkcs1(key) => key.secret_pkcs1_der(),
+        PrivateKeyDer::Pkcs8(key) => {
+            let (info, _) = der(SEQUENCE, key.secret_pkcs8_der())?;
+            let (_version, rest) = der(INTEGER, info)?;
+            let (algorithm, rest) = der(SEQUENCE, rest)?;
+            algorithm.starts_with(RSA_ENCRYPTION).then(|| der(OCTET_STRING, rest))??.0
+        }
+        _ => return None,
+    };
+    let (_version, rest) = der(INTEGER, der(SEQUENCE, pkcs1)?.0)?;
+    let (modulus, _) = der(INTEGER, rest)?;
+    let zeros = modulus.iter().take_while(|byte| **byte == 0).count();
+    let first = modulus.get(zeros)?;
+    Some((modulus.len() - zeros) * 8 - first.leading_zeros() as usize)
+}
+
+/// The contents of a DER element with this tag, and what comes after it.
+fn der(tag: u8, bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (found, rest) = bytes.split_first()?;
+    let (length, rest) = rest.split_first()?;
+    let (length, rest) = match length {
+        0..=0x7f => (usize::from(*length), rest),
+        0x81..=0x83 => {
+            let (length, rest) = rest.split_at_checked(usize::from(length & 0x7f))?;
+            (length.iter().fold(0, |sum, byte| sum << 8 | usize::from(*byte)), rest)
+        }
+        _ => return None,
+    };
+    if *found == tag { rest.split_at_checked(length) } else { None }
 }
 
 /// All certificates in a file, at least one.

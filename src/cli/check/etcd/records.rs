@@ -13,7 +13,7 @@ pub(super) async fn check(store: &dyn Store, keys: &RecordKeys, part: &str, repo
     };
     let (mut unreadable, mut foreign) = (Vec::new(), Vec::new());
     for entry in listing.entries {
-        if keys.is_route(&entry.key) {
+        if keys.spec(&entry.key).is_some() {
             if let Err(error) = record::decode(keys, &entry.key, &entry.value) {
                 unreadable.push(format!("{} ({error})", entry.key));
             }
@@ -25,8 +25,7 @@ pub(super) async fn check(store: &dyn Store, keys: &RecordKeys, part: &str, repo
         report.problem(
             part,
             format_args!(
-                "records that can't be read, so that their routes stay as they were: {}; add each route again, or remove its \
-                 key",
+                "records that can't be read, so that their routes stay as they were: {}; add each route again, or delete it",
                 named(&unreadable)
             ),
         );

@@ -12,13 +12,13 @@ fn marker(n: u64) -> Marker {
 struct World {
     list: Watchlist,
     all: Traefiks,
-    now: Instant,
+    now: Moment,
 }
 
 impl World {
     fn new(traefiks: usize) -> Self {
         // So that nothing is taken for what was there at our start.
-        let start = Instant::now();
+        let start = Moment::now();
         let now = start + Duration::from_secs(100);
         let all = (0..traefiks).map(|i| (format!("t{i}"), Seen::unknown(start))).collect();
         let mut world = Self { list: Watchlist::new(start), all, now };
@@ -171,7 +171,7 @@ fn what_we_find_after_a_pause_may_have_been_there_for_long() {
     world.shows(1, 4);
     assert!(world.is_withdrawn(4) && !world.is_excused(1));
     // As at our start.
-    let now = Instant::now();
+    let now = Moment::now();
     let mut list = Watchlist::new(now);
     list.see("t0", &marker(9), None, now);
     let behind = list.history.behind_since(&marker(4), now).expect("behind");
@@ -253,4 +253,14 @@ fn one_that_is_gone_is_no_laggard() {
     world.all.remove("t1");
     world.list.forget("t1");
     assert!(world.list.laggards(world.now).is_empty());
+}
+
+/// What was seen before the machine was suspended is old when it wakes, although no time seems to have passed.
+#[tokio::test(start_paused = true)]
+async fn what_was_seen_before_a_suspension_is_no_evidence() {
+    let mut seen = Seen::unknown(Moment::now());
+    (seen.status, seen.asked) = (Status::Serving(marker(7)), Some(Moment::now()));
+    assert!(seen.is_evidence(Moment::now()));
+    crate::clock::tests::suspend(Duration::from_secs(3600));
+    assert!(!seen.is_evidence(Moment::now()));
 }
