@@ -36,6 +36,8 @@ LABEL org.opencontainers.image.title="Pointsman" \
       org.opencontainers.image.version="$VERSION" \
       org.opencontainers.image.revision="$REVISION"
 COPY --from=build /image /
+# The folders above, and volumes of Kubernetes, belong to root and let all users write; a container has no other users.
+ENV POINTSMAN_SHARED_FOLDERS=true
 WORKDIR /data
 USER 65532:65532
 # The API for JupyterHub, the pages for Traefik, and metrics.

@@ -80,6 +80,11 @@ def test_a_pod_is_given_the_time_that_it_takes_to_end():
     assert pod["terminationGracePeriodSeconds"] == 7 + 100 + 10
 
 
+def test_a_request_has_as_long_as_the_site_says():
+    _, pod = pod_of({"traefik.requestSeconds": 90})
+    assert {"name": "POINTSMAN_REQUEST_TIMEOUT", "value": "90000"} in container(pod, "configuration")["env"]
+
+
 def test_the_probe_takes_it_out_before_changes_go_on_without_it():
     _, pod = pod_of()
     probe = container(pod, "traefik")["readinessProbe"]

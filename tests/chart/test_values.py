@@ -75,6 +75,7 @@ def test_each_value_is_in_the_schema_and_the_other_way_round():
         ({"pointsman.replicas": 0}, ["pointsman/replicas"]),
         ({"traefik.replicas": -1}, ["traefik/replicas"]),
         ({"traefik.drainSeconds": -5}, ["traefik/drainSeconds"]),
+        ({"traefik.requestSeconds": 0}, ["traefik/requestSeconds"]),
         ({"traefik.accessLog": "yes"}, ["traefik/accessLog"]),
         ({"traefik.trustedIPs": "10.0.0.0/8"}, ["traefik/trustedIPs"]),
         ({"traefik.service.type": "Loadbalancer"}, ["traefik/service/type"]),

@@ -32,6 +32,7 @@ through the relay, so the members' certificates must be good for its address, wh
 {{- else }}
 - {name: POINTSMAN_PORT, value: "8000"}
 {{- end }}
+- {name: POINTSMAN_REQUEST_TIMEOUT, value: {{ mul .Values.traefik.requestSeconds 1000 | quote }}}
 {{- with .Values.traefik.trustedIPs }}
 - {name: POINTSMAN_TRUSTED_IPS, value: {{ join "," . | quote }}}
 {{- end }}
