@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use url::{Host, Url};
 
 use super::counters::{Before, Counted, Counters};
@@ -41,6 +41,8 @@ pub(super) struct Collector {
     tenure: Tenure,
     /// Whether the checkpoint was read since we have the lease.
     begun: bool,
+    /// How long the last look took.
+    took: Duration,
     servers: Servers,
     counters: Counters,
     totals: Totals,
@@ -88,6 +90,7 @@ impl Collector {
             settings,
             tenure,
             begun: false,
+            took: Duration::ZERO,
             servers,
             counters: Counters::default(),
             totals: Totals::default(),
@@ -154,6 +157,8 @@ impl Collector {
             let begun = Instant::now();
             self.look(term, begun).await;
             let pause = self.pause(begun);
+            self.took = begun.elapsed();
+            debug!(ms = self.took.as_millis(), "Looked for users' activity; next look in {} s", pause.as_secs());
             if self.complaints.is_empty() {
                 whole = Instant::now();
                 self.activity.looked(pause);
@@ -168,7 +173,7 @@ impl Collector {
 
     /// The time between a look that began then and the next one.
     fn pause(&self, begun: Instant) -> Duration {
-        self.settings.interval.max(begun.elapsed() * COST_SHARE)
+        pause(self.settings.interval, [self.took, begun.elapsed()])
     }
 
     /// One look at everything. What is missing stands in `complaints`.
@@ -411,6 +416,12 @@ impl Collector {
     }
 }
 
+/// The time until the next look, by what the last two took. A single slow one, which may have waited for the disk of the
+/// store, doesn't count: a server in use must not look idle for that.
+fn pause(interval: Duration, took: [Duration; 2]) -> Duration {
+    interval.max(took[0].min(took[1]) * COST_SHARE)
+}
+
 /// The first whole look should not wait for an interval.
 fn soon(pause: Duration) -> Duration {
     pause.min(Duration::from_secs(1))
@@ -456,5 +467,18 @@ fn is_here(url: &str) -> bool {
         Some(Host::Ipv6(ip)) => ip.is_loopback(),
         Some(Host::Domain(host)) => host == "localhost",
         None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_slow_look_puts_off_nothing_and_two_do() {
+        let (interval, ms) = (Duration::from_secs(10), Duration::from_millis);
+        for (took, seconds) in [([10, 10], 10), ([10, 900], 10), ([900, 10], 10), ([900, 1200], 45)] {
+            assert_eq!(pause(interval, took.map(ms)), Duration::from_secs(seconds), "{took:?}");
+        }
     }
 }
