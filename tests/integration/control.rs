@@ -99,7 +99,7 @@ async fn revision(store: &MemoryStore) -> i64 {
     store.get("x").await.expect("readable").revision
 }
 
-async fn keys(store: &MemoryStore, prefix: &str) -> BTreeMap<String, String> {
+pub(crate) async fn keys(store: &MemoryStore, prefix: &str) -> BTreeMap<String, String> {
     let listing = store.list(prefix).await.expect("readable");
     listing.entries.into_iter().map(|e| (e.key, String::from_utf8(e.value).expect("text"))).collect()
 }
@@ -313,7 +313,7 @@ async fn another_replica_finishes_what_a_dead_one_began() {
     assert_eq!(keys_of_targets(&store).await, ["http://127.0.0.1:2"]);
 }
 
-async fn keys_of_targets(store: &MemoryStore) -> Vec<String> {
+pub(crate) async fn keys_of_targets(store: &MemoryStore) -> Vec<String> {
     keys(store, "traefik/http/services/")
         .await
         .into_iter()
@@ -378,65 +378,6 @@ async fn more_than_one_transaction_holds() {
 }
 
 #[tokio::test]
-async fn a_full_table_is_told() {
-    let store = MemoryStore::new();
-    let traefik = FakeTraefik::start(Arc::new(store.clone()), "traefik").await;
-    let mut settings = settings("web");
-    settings.room.max.routes = 2;
-    let replica = replica_with(Arc::new(store.clone()), &[&traefik], settings);
-    add(&replica, "/a", 1).await.expect("routed");
-    add(&replica, "/b", 1).await.expect("routed");
-    assert!(matches!(add(&replica, "/c", 1).await, Err(ControlError::TooManyRoutes { max: 2 })));
-    add(&replica, "/b", 2).await.expect("a change is no new route");
-}
-
-#[tokio::test]
-async fn a_table_with_too_many_bytes_is_told() {
-    let store = MemoryStore::new();
-    let traefik = FakeTraefik::start(Arc::new(store.clone()), "traefik").await;
-    let mut settings = settings("web");
-    settings.room.max.bytes = 10_000;
-    let replica = replica_with(Arc::new(store.clone()), &[&traefik], settings);
-    let sized = |bytes: usize| RouteData::from_iter([("x".to_owned(), "y".repeat(bytes).into())]);
-    let add = |path: &str, bytes| replica.control.add(spec(path), target(1), sized(bytes), None);
-    add("/a", 4_000).await.expect("routed");
-    add("/b", 4_000).await.expect("routed");
-    for path in ["/c", "/b"] {
-        let refused = add(path, 6_000).await.expect_err("no room");
-        assert!(matches!(refused, ControlError::TooManyBytes { max: 10_000 }), "{path}: {refused}");
-        assert!(refused.to_string().contains("10000 bytes") && refused.to_string().contains("--max-table-bytes"));
-    }
-    add("/b", 100).await.expect("smaller");
-    add("/c", 4_000).await.expect("room again");
-    let bytes: usize = keys(&store, "p/hub/routes/").await.values().map(String::len).sum();
-    assert!(bytes <= 10_000, "{bytes}");
-}
-
-#[tokio::test]
-async fn a_caller_of_some_prefixes_fills_its_share_only() {
-    let store = MemoryStore::new();
-    let traefik = FakeTraefik::start(Arc::new(store.clone()), "traefik").await;
-    let mut settings = settings("web");
-    settings.room = Room { max: Weight { routes: 30, bytes: 100_000 }, share_percent: 10 };
-    let replica = replica_with(Arc::new(store.clone()), &[&traefik], settings);
-    let below = [spec("/user/jane"), spec("/user/jane/x")];
-    let sized = |bytes: usize| RouteData::from_iter([("x".to_owned(), "y".repeat(bytes).into())]);
-    let add = |path: &str, bytes| replica.control.add(spec(path), target(1), sized(bytes), Some(&below));
-    // Somebody else's routes there count as well.
-    replica.control.add(spec("/user/jane"), target(1), sized(1), None).await.expect("routed");
-    add("/user/jane/x/1", 1).await.expect("routed");
-    let heavy = add("/user/jane/x/2", 10_000).await.expect_err("its bytes are used up");
-    assert!(matches!(heavy, ControlError::ShareIsFull { max: Weight { routes: 3, bytes: 10_000 } }), "{heavy}");
-    add("/user/jane/x/2", 1).await.expect("routed");
-    let more = add("/user/jane/x/3", 1).await.expect_err("its routes are used up");
-    assert!(more.to_string().contains("more than 3") && more.to_string().contains("--jwt-table-percent"), "{more}");
-    add("/user/jane/x/2", 2).await.expect("a change is no new route");
-    // Others have room, and so has who may change everything.
-    replica.control.add(spec("/user/bob"), target(1), sized(1), Some(&[spec("/user/bob")])).await.expect("routed");
-    replica.control.add(spec("/user/jane/x/3"), target(1), sized(1), Some(&[spec("/")])).await.expect("routed");
-}
-
-#[tokio::test]
 async fn other_settings_keep_off_each_others_keys() {
     let store = MemoryStore::new();
     let traefik = FakeTraefik::start(Arc::new(store.clone()), "traefik").await;
@@ -461,80 +402,4 @@ async fn other_settings_keep_off_each_others_keys() {
         if now["traefik/http/routers/root/entryPoints"] == "websecure" { Ok(()) } else { Err(format!("{now:?}")) }
     })
     .await;
-}
-
-#[tokio::test]
-async fn a_record_that_cannot_be_read_freezes_its_route() {
-    let store = MemoryStore::new();
-    let traefik = FakeTraefik::start(Arc::new(store.clone()), "traefik").await;
-    let first = replica(Arc::new(store.clone()), &[&traefik]);
-    add(&first, "/user/jane", 2).await.expect("routed");
-    let put = Op::Put { key: "p/hub/routes/user/jane".into(), value: b"{\"v\":99}".to_vec() };
-    store.commit(Txn { guards: vec![], ops: vec![put] }).await.expect("committed");
-    add(&first, "/user/bob", 3).await.expect("routed");
-    // The very route that was last good mends the record.
-    add(&first, "/user/jane", 2).await.expect("routed");
-    let mended = &keys(&store, "p/hub/routes/user/jane").await["p/hub/routes/user/jane"];
-    assert_eq!(record::parse(mended.as_bytes()).expect("a record").target, target(2));
-    let put = Op::Put { key: "p/hub/routes/user/jane".into(), value: b"{\"v\":99}".to_vec() };
-    store.commit(Txn { guards: vec![], ops: vec![put] }).await.expect("committed");
-    drop(first);
-    // One that has never seen the good version leaves the keys alone too.
-    let second = replica(Arc::new(store.clone()), &[&traefik]);
-    add(&second, "/user/eve", 4).await.expect("routed");
-    let mut targets = keys_of_targets(&store).await;
-    targets.sort();
-    assert_eq!(targets, ["http://127.0.0.1:2", "http://127.0.0.1:3", "http://127.0.0.1:4"]);
-}
-
-#[tokio::test]
-async fn a_record_that_cannot_be_read_is_deleted_with_its_route() {
-    let store = MemoryStore::new();
-    let traefik = FakeTraefik::start(Arc::new(store.clone()), "traefik").await;
-    let first = replica(Arc::new(store.clone()), &[&traefik]);
-    add(&first, "/", 1).await.expect("routed");
-    add(&first, "/user/jane", 2).await.expect("routed");
-    drop(first);
-    // As a version wrote it that took data of any depth: inside of a record it is too deep to be read.
-    let deep = format!("{}{}", "[".repeat(126), "]".repeat(126));
-    let record = format!(
-        r#"{{"v":1,"spec":"/user/jane","target":"http://127.0.0.1:2","data":{{"x":{deep}}},"n":2,"created":"2026-01-01T00:00:00Z"}}"#
-    );
-    let put = |key: &str, value: &str| Op::Put { key: key.into(), value: value.into() };
-    let planted = vec![
-        put("p/hub/routes/user/jane", &record),
-        // The same route in a spelling that is not ours: no record of any route.
-        put("p/hub/routes/user/%6aane", &record),
-    ];
-    store.commit(Txn { guards: vec![], ops: planted }).await.expect("committed");
-    let second = replica(Arc::new(store.clone()), &[&traefik]);
-    assert_eq!(table(&second).await.len(), 1);
-    assert_eq!(keys_of_targets(&store).await.len(), 2, "it is still routed");
-    assert!(second.control.remove(spec("/user/jane")).await.expect("deleted"), "it was there");
-    assert_eq!(keys_of_targets(&store).await, ["http://127.0.0.1:1"]);
-    assert!(!keys(&store, "p/hub/routes/").await.contains_key("p/hub/routes/user/jane"));
-    assert!(!second.control.remove(spec("/user/jane")).await.expect("answered"), "and is gone");
-    // A stranger that goes takes no route along.
-    add(&second, "/user/jane", 3).await.expect("routed");
-    let delete = Op::Delete { key: "p/hub/routes/user/%6aane".into() };
-    store.commit(Txn { guards: vec![], ops: vec![delete] }).await.expect("committed");
-    add(&second, "/user/bob", 4).await.expect("routed");
-    assert_eq!(table(&second).await.len(), 3);
-    assert_eq!(keys_of_targets(&store).await.len(), 3);
-}
-
-#[tokio::test]
-async fn what_could_not_be_read_again_is_not_written() {
-    let store = MemoryStore::new();
-    let traefik = FakeTraefik::start(Arc::new(store.clone()), "traefik").await;
-    let replica = replica(Arc::new(store.clone()), &[&traefik]);
-    add(&replica, "/", 1).await.expect("routed");
-    let nested = |levels| (2..levels).fold(serde_json::json!([]), |inner, _| serde_json::json!([inner]));
-    for levels in [65, 127, 300] {
-        let data = RouteData::from_iter([("x".to_owned(), nested(levels))]);
-        let added = replica.control.add(spec("/user/jane"), target(2), data, None).await;
-        assert!(matches!(added, Err(ControlError::Unwritable(_))), "{levels}: {added:?}");
-    }
-    assert_eq!(table(&replica).await.len(), 1);
-    assert_eq!(keys_of_targets(&store).await, ["http://127.0.0.1:1"]);
 }

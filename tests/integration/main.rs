@@ -36,6 +36,8 @@ mod cli_traefik_config_follow;
 mod cli_try_route;
 mod control;
 mod control_bulk;
+mod control_room;
+mod control_unreadable;
 mod etcd_join;
 mod etcd_relay;
 mod flags_docs;
