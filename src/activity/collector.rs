@@ -158,7 +158,6 @@ impl Collector {
             self.look(term, begun).await;
             let pause = self.pause(begun);
             self.took = begun.elapsed();
-            debug!(ms = self.took.as_millis(), "Looked for users' activity; next look in {} s", pause.as_secs());
             if self.complaints.is_empty() {
                 whole = Instant::now();
                 self.activity.looked(pause);
@@ -167,7 +166,9 @@ impl Collector {
                 self.tenure.give_up();
                 whole = Instant::now();
             }
-            sleep(if self.looked_ms.is_none() { soon(pause) } else { pause }).await;
+            let wait = if self.looked_ms.is_none() { soon(pause) } else { pause };
+            debug!(ms = self.took.as_millis(), "Looked for users' activity; next look in {} s", wait.as_secs());
+            sleep(wait).await;
         }
     }
 
