@@ -87,8 +87,10 @@ async fn a_request_has_so_long_to_arrive_and_no_limit_after_that() {
         let mut connection = machine.connect().await;
         connection.send(bytes).await;
         if bytes.starts_with("POST") {
-            // Traefik has asked the server already, and finds that the rest doesn't come.
-            assert_eq!(connection.reply().await.status, 503, "half a body");
+            // Traefik has asked the server already. To its transport the read has failed (503), to its server the
+            // client is gone (499): whichever it hears of first.
+            let status = connection.reply().await.status;
+            assert!([499, 503].contains(&status), "half a body: {status}");
         }
         assert!(connection.is_closed().await, "it is kept after {bytes:?}");
     }
