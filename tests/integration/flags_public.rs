@@ -54,7 +54,8 @@ async fn an_idle_connection_is_closed_after_the_keep_alive_timeout() {
     let (machine, _server) = started(&["--keep-alive-timeout", "300"]).await;
     let mut connection: Connection = machine.connect().await;
     connection.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n").await;
-    assert_eq!(connection.reply().await.status, 200);
+    let reply = connection.reply().await;
+    assert_eq!(reply.status, 200, "{}\n{}", reply.body, machine.process.log());
     assert!(connection.is_silent(Duration::from_millis(100)).await, "it is closed too early");
     assert!(connection.is_closed().await);
     machine.stop().await;
