@@ -54,7 +54,7 @@ async fn a_caller_of_some_prefixes_fills_its_share_only() {
     let below = [spec("/user/jane"), spec("/user/jane/x")];
     let sized = |bytes: usize| RouteData::from_iter([("x".to_owned(), "y".repeat(bytes).into())]);
     let add = |path: &str, bytes| replica.control.add(spec(path), target(1), sized(bytes), Some(&below));
-    // Somebody else's routes there count as well.
+    // Routes that another caller has added there count as well.
     replica.control.add(spec("/user/jane"), target(1), sized(1), None).await.expect("routed");
     add("/user/jane/x/1", 1).await.expect("routed");
     let heavy = add("/user/jane/x/2", 10_000).await.expect_err("its bytes are used up");

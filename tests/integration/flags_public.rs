@@ -88,8 +88,8 @@ async fn a_request_has_so_long_to_arrive_and_no_limit_after_that() {
         let mut connection = machine.connect().await;
         connection.send(bytes).await;
         if bytes.starts_with("POST") {
-            // Traefik has asked the server already. To its transport the read has failed (503), to its server the
-            // client is gone (499): whichever it hears of first.
+            // Traefik has sent the request on already. Its transport sees a failed read (503), its server sees the end
+            // of the client (499), and the first of them decides.
             let status = connection.reply().await.status;
             assert!([499, 503].contains(&status), "half a body: {status}");
         }
