@@ -96,15 +96,16 @@ def test_so_it_is_with_etcd(hub_with_etcd):
 
 def cull(hub, culler):
     """Of three servers the idle one is culled, one that is asked for pages is not, nor an open notebook until it closes."""
-    names = ["idle", "busy", NOTEBOOK]
+    names = [NOTEBOOK, "idle", "busy"]
     hub.add_users(names)
+    stopped = threading.Event()
+    # A notebook server takes long to start on a busy machine, so it comes first: nobody else's time may run meanwhile.
     for name in names:
         hub.start(name)
+    threading.Thread(target=ask_again_and_again, args=(hub, "busy", stopped), daemon=True).start()
     # Only pings and pongs go over it; the notebook server reports no activity itself for the next five minutes.
     kernel = Kernel(hub, NOTEBOOK)
     threading.Thread(target=listen, args=(kernel.socket,), daemon=True).start()
-    stopped = threading.Event()
-    threading.Thread(target=ask_again_and_again, args=(hub, "busy", stopped), daemon=True).start()
     opened = time.monotonic()
     try:
         culler.start()
