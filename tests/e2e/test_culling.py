@@ -71,9 +71,20 @@ def listen(socket):
         pass
 
 
-def ask_again_and_again(hub, name, stopped):
-    while not stopped.wait(3):
-        requests.get(f"{hub.stack.public_url}{hub.path(name)}page", timeout=10)
+@contextlib.contextmanager
+def asked_again_and_again(hub, name):
+    """Meanwhile a user's server is asked for a page every few seconds."""
+    stopped = threading.Event()
+
+    def ask():
+        while not stopped.wait(3):
+            requests.get(f"{hub.stack.public_url}{hub.path(name)}page", timeout=10)
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        yield
+    finally:
+        stopped.set()
 
 
 def is_running(hub, name):
@@ -98,16 +109,13 @@ def cull(hub, culler):
     """Of three servers the idle one is culled, one that is asked for pages is not, nor an open notebook until it closes."""
     names = [NOTEBOOK, "idle", "busy"]
     hub.add_users(names)
-    stopped = threading.Event()
-    # A notebook server takes long to start on a busy machine, so it comes first: nobody else's time may run meanwhile.
+    # A notebook server takes long to start on a busy machine: it comes first, before the others' idle time begins.
     for name in names:
         hub.start(name)
-    threading.Thread(target=ask_again_and_again, args=(hub, "busy", stopped), daemon=True).start()
-    # Only pings and pongs go over it; the notebook server reports no activity itself for the next five minutes.
-    kernel = Kernel(hub, NOTEBOOK)
-    threading.Thread(target=listen, args=(kernel.socket,), daemon=True).start()
-    opened = time.monotonic()
-    try:
+    # Only pings and pongs go over the kernel; the notebook server reports no activity itself for the next five minutes.
+    with asked_again_and_again(hub, "busy"), contextlib.closing(Kernel(hub, NOTEBOOK)) as kernel:
+        threading.Thread(target=listen, args=(kernel.socket,), daemon=True).start()
+        opened = time.monotonic()
         culler.start()
         wait_until("the idle server is culled", lambda: not is_running(hub, "idle"), 120, [culler], 1)
         wait_until(
@@ -124,6 +132,3 @@ def cull(hub, culler):
         kernel.close()
         wait_until("the closed notebook is culled", lambda: not is_running(hub, NOTEBOOK), 120, [culler], 1)
         assert is_running(hub, "busy"), culler.tail()
-    finally:
-        stopped.set()
-        kernel.close()
